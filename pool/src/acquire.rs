@@ -1,0 +1,597 @@
+//! The handoff path: from a request to a lease.
+//!
+//! 1. The request id is looked up: the same request gets the same answer.
+//! 2. The name is reserved, so that a taken one costs no VM.
+//! 3. A warm VM is reserved, **the lease is appended to the journal: this commits**, the VM is
+//!    renamed, and resumed where the pool keeps it paused.
+//! 4. With none warm the caller stands in line for a restore, or gets one of its own.
+//!
+//! # Cancel safety
+//! A dropped future either changed nothing or leaves a lease that the request id or the name
+//! finds; without either the VM is released. Between the reservation and the append nothing is
+//! awaited, and from the append on whatever awaits is a task of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_providers::model::NetworkInterface;
+use hearth_providers::{Uid, VmId, VmRuntimeError, VmSpec};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::ids::{PoolId, Tenant};
+use crate::jobs::Class;
+use crate::journal::{LeaseRecord, RecordState, Source};
+use crate::lease::{Lease, NameGuard};
+use crate::lifecycle::{VmEvent, VmState};
+use crate::line::Ticket;
+use crate::manager::{Manager, Phase};
+use crate::metrics::{self, Timing};
+use crate::pool::{Overflow, Pool, Reserved, WarmState};
+use crate::requests::{Begin, Method, Pending, RequestKey, fingerprint};
+
+/// How often a handover that failed after its commit is tried anew with another VM.
+const MORE_TRIES: usize = 2;
+
+/// What a caller asks for.
+#[derive(Clone, Debug)]
+pub struct AcquireRequest {
+    /// Who asks.
+    pub tenant: Tenant,
+    /// From which pool.
+    pub pool: PoolId,
+    /// Under which name; unset: any.
+    pub vm_id: Option<VmId>,
+    /// The caller's name for this request.
+    pub request_id: Option<String>,
+    /// How long it wants the VM; unset: the pool's default.
+    pub ttl: Option<Duration>,
+    /// What to do when nothing is warm; unset: the pool's default.
+    pub overflow: Option<Overflow>,
+    /// The tenant's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Interfaces that replace the snapshot's; not empty: a restore of its own.
+    pub network_overrides: Vec<NetworkInterface>,
+    /// When the caller stops waiting.
+    pub deadline: Option<Instant>,
+    /// Only say whether it could be done.
+    pub validate_only: bool,
+}
+
+/// What a caller got.
+#[derive(Clone, Debug)]
+pub struct Acquired {
+    /// The lease.
+    pub lease: Arc<Lease>,
+    /// It is of an earlier call with the same request id.
+    pub replayed: bool,
+    /// How long it took; zero when replayed.
+    pub timing: Timing,
+}
+
+/// One acquire under way: what it holds is given back when it is dropped.
+struct Attempt {
+    request: AcquireRequest,
+    pool: Arc<Pool>,
+    ttl: Duration,
+    fingerprint: u64,
+    pending: Option<Pending>,
+    name: Option<NameGuard>,
+    begun: Instant,
+    timing: Timing,
+}
+
+impl Attempt {
+    /// The name that the VM will have.
+    fn vm_id(&self) -> Result<VmId> {
+        let name = self.name.as_ref().map(|name| name.vm_id().clone());
+        name.ok_or_else(|| Error::Internal("an acquire without a name".to_owned()))
+    }
+
+    /// A caller that left can find its VM again.
+    const fn is_claimable(&self) -> bool {
+        self.request.request_id.is_some() || self.request.vm_id.is_some()
+    }
+}
+
+/// A handover that did not succeed.
+enum Unserved {
+    /// That VM is gone; another one may do.
+    Again(Box<Attempt>, VmRuntimeError),
+    /// Nothing will do.
+    Failed(Error),
+}
+
+impl Manager {
+    /// Hands out a VM, or says why not. `None` answers a request that was only to be checked.
+    ///
+    /// # Errors
+    /// As the overflow policy has it, `PoolEmpty`, `ColdPathSaturated`, `DeadlineTooShort`,
+    /// `RestoreFailed`; `AlreadyExists` for a taken name; `Storage` when the journal is unwell.
+    /// Of a failed acquire no VM is left.
+    pub async fn acquire(self: &Arc<Self>, request: AcquireRequest) -> Result<Option<Acquired>> {
+        let begun = Instant::now();
+        match self.phase() {
+            Phase::Starting => return Err(Error::Starting),
+            Phase::Serving | Phase::Draining => {}
+        }
+        let pool = self.pool(&request.pool)?;
+        let done = self.acquire_from(&pool, request, begun).await;
+        match &done {
+            Ok(Some(acquired)) if !acquired.replayed => {
+                pool.metrics.acquired(acquired.lease.source, &acquired.timing);
+            }
+            Ok(_) => {}
+            Err(error) => pool.metrics.acquire_failed(error, begun.elapsed()),
+        }
+        done
+    }
+
+    async fn acquire_from(
+        self: &Arc<Self>,
+        pool: &Arc<Pool>,
+        request: AcquireRequest,
+        begun: Instant,
+    ) -> Result<Option<Acquired>> {
+        let fingerprint = request_fingerprint(&request);
+        // A former request is answered even while draining: its VM is there.
+        let pending = match &request.request_id {
+            None => None,
+            Some(request_id) => {
+                let (tenant, request_id) = (request.tenant.clone(), request_id.clone());
+                let key = RequestKey { tenant, method: Method::Acquire, request_id };
+                match self.begin_request(key, fingerprint).await? {
+                    Ok(pending) => Some(pending),
+                    Err(replayed) => return Ok(Some(replayed)),
+                }
+            }
+        };
+        let ttl = self.check(pool, &request)?;
+        if request.validate_only {
+            return Ok(None);
+        }
+        let name = self.reserve_name(request.vm_id.as_ref())?;
+        let attempt = Attempt {
+            pool: Arc::clone(pool),
+            ttl,
+            fingerprint,
+            pending,
+            name: Some(name),
+            begun,
+            timing: Timing::default(),
+            request,
+        };
+        self.attempt(attempt).await.map(Some)
+    }
+
+    /// Looks a request up and waits for one that is under way. The inner error is its answer.
+    pub(crate) async fn begin_request(
+        &self,
+        key: RequestKey,
+        fingerprint: u64,
+    ) -> Result<Result<Pending, Acquired>> {
+        loop {
+            match self.requests.begin(key.clone(), fingerprint) {
+                Begin::New(pending) => return Ok(Ok(pending)),
+                // Its end, good or bad, drops the sender; then it is looked at again.
+                Begin::UnderWay(mut ends) => drop(ends.changed().await),
+                Begin::Done(lease) if lease.is_live() => {
+                    let timing = Timing::default();
+                    return Ok(Err(Acquired { lease, replayed: true, timing }));
+                }
+                Begin::Done(lease) => {
+                    return Err(Error::LeaseExpired { vm: lease.held().vm_id.to_string() });
+                }
+                Begin::Reused => {
+                    return Err(Error::RequestIdReused { request_id: key.request_id });
+                }
+                Begin::Full => return Err(Error::RequestLogFull),
+            }
+        }
+    }
+
+    /// Refuses what cannot be; answers the time to live.
+    fn check(&self, pool: &Pool, request: &AcquireRequest) -> Result<Duration> {
+        if self.phase() == Phase::Draining {
+            return Err(Error::Draining);
+        }
+        let config = pool.config();
+        let overflow = request.overflow.unwrap_or(config.default_overflow);
+        if !request.network_overrides.is_empty() && overflow == Overflow::WarmOnly {
+            let why = "a warm VM has its network already: WARM_ONLY cannot be met";
+            return Err(Error::invalid("network_overrides", why));
+        }
+        check_ttl(request.ttl, config.default_ttl, config.max_ttl)
+    }
+
+    /// Reserves the name asked for, or one that nobody has.
+    pub(crate) fn reserve_name(&self, wanted: Option<&VmId>) -> Result<NameGuard> {
+        if let Some(vm_id) = wanted {
+            if vm_id.is_pools_own() {
+                let why = "names that begin with \"warm-\" are the pools' own";
+                return Err(Error::invalid("vm_id", why));
+            }
+            return self.leases.reserve_name(vm_id);
+        }
+        loop {
+            let uid = self.env.uid().to_string();
+            let vm_id = VmId::parse(&format!("vm-{}", &uid[..13]))
+                .map_err(|error| Error::Internal(error.to_string()))?;
+            match self.leases.reserve_name(&vm_id) {
+                Err(Error::AlreadyExists { .. }) => {}
+                reserved => return reserved,
+            }
+        }
+    }
+
+    async fn attempt(self: &Arc<Self>, mut attempt: Attempt) -> Result<Acquired> {
+        let pool = Arc::clone(&attempt.pool);
+        let config = pool.config();
+        let overflow = attempt.request.overflow.unwrap_or(config.default_overflow);
+        let cannot_rename = !pool.provider.runtime.capabilities().rename;
+        if overflow == Overflow::ColdOnly
+            || !attempt.request.network_overrides.is_empty()
+            || (cannot_rename && overflow != Overflow::WarmOnly)
+        {
+            return self.dedicated(attempt).await;
+        }
+        let mut last = None;
+        for _ in 0..=MORE_TRIES {
+            let select = Instant::now();
+            let warm = pool.reserve();
+            attempt.timing.select = select.elapsed();
+            let (reserved, source) = match warm {
+                Some(reserved) => (reserved, Source::Warm),
+                None => (self.wait_in_line(&mut attempt, overflow).await?, Source::Cold),
+            };
+            match self.hand_over(attempt, reserved, source).await {
+                Ok(acquired) => return Ok(acquired),
+                Err(Unserved::Failed(error)) => return Err(error),
+                Err(Unserved::Again(unserved, error)) => {
+                    attempt = *unserved;
+                    last = Some(error);
+                }
+            }
+        }
+        let source = last.unwrap_or(VmRuntimeError::Unavailable {
+            what: "every VM that was tried had ended".to_owned(),
+            source: None,
+        });
+        Err(Error::HandoverFailed { pool: pool.id.to_string(), source })
+    }
+
+    /// Waits for a VM as the overflow policy has it.
+    async fn wait_in_line(&self, attempt: &mut Attempt, overflow: Overflow) -> Result<Reserved> {
+        let pool = &attempt.pool;
+        let id = pool.id.to_string();
+        let begun = Instant::now();
+        if overflow == Overflow::WarmOnly {
+            metrics::cold_rejected("warm_only");
+            return Err(Error::PoolEmpty { pool: id, retry_after: pool.retry_after() });
+        }
+        let template = pool.template();
+        if let Some(reason) = template.not_ready() {
+            return Err(Error::TemplateNotReady { template: template.id.to_string(), reason });
+        }
+        let longest = begun + self.limits.max_wait;
+        let deadline = attempt.request.deadline.map_or(longest, |it| it.min(longest));
+        if let Some(expected) = pool.expected_wait()
+            && attempt.request.deadline.is_some()
+            && begun + expected > deadline
+        {
+            metrics::cold_rejected("deadline");
+            return Err(Error::DeadlineTooShort { pool: id, retry_after: pool.retry_after() });
+        }
+        let (waiter, granted) = oneshot::channel();
+        let adds_restore = overflow != Overflow::Wait;
+        let joined = {
+            let mut ledger = pool.ledger.lock();
+            if ledger.breaker().is_open() {
+                let reason = ledger.breaker().reason().to_owned();
+                drop(ledger);
+                metrics::cold_rejected("breaker");
+                return Err(crate::refill::restore_failed(pool, reason, pool.retry_after()));
+            }
+            ledger.wait(&attempt.request.tenant, adds_restore, waiter)
+        };
+        let Ok(ticket) = joined else {
+            metrics::cold_rejected("saturated");
+            return Err(Error::ColdPathSaturated { pool: id, retry_after: pool.retry_after() });
+        };
+        pool.bell.notify_one();
+        let in_line = InLine::new(pool, ticket);
+        // The phase may have changed since it was looked at: who joins late is told, too.
+        if self.phase() == Phase::Draining {
+            return Err(Error::Draining);
+        }
+        let granted = tokio::time::timeout_at(deadline, granted).await;
+        drop(in_line);
+        attempt.timing.queue = begun.elapsed();
+        match granted {
+            Ok(Ok(granted)) => granted,
+            Ok(Err(_)) => Err(Error::Draining),
+            Err(_) => Err(Error::DeadlineTooShort { pool: id, retry_after: pool.retry_after() }),
+        }
+    }
+
+    /// Commits and renames; what awaits after the commit does so in a task of its own.
+    async fn hand_over(
+        self: &Arc<Self>,
+        mut attempt: Attempt,
+        reserved: Reserved,
+        source: Source,
+    ) -> Result<Acquired, Unserved> {
+        let commit = Instant::now();
+        self.journal.check_well().map_err(Unserved::Failed)?;
+        let Some(vm) = reserved.commit() else {
+            let what = "a VM that had just ended".to_owned();
+            let error = VmRuntimeError::Unavailable { what, source: None };
+            return Err(Unserved::Again(Box::new(attempt), error));
+        };
+        let lease = self.commit(&attempt, vm.uid, vm.vm_id, source).map_err(Unserved::Failed)?;
+        let vm_id = lease.held().vm_id;
+        if let Err(error) = lease.provider.runtime.rename_vm(&lease.pool_vm_id, &vm_id) {
+            self.abort(&lease, &error);
+            return Err(Unserved::Again(Box::new(attempt), error));
+        }
+        attempt.timing.commit = commit.elapsed();
+        if attempt.pool.config().warm_state == WarmState::Running {
+            return Ok(self.complete(attempt, lease));
+        }
+        let is_claimable = attempt.is_claimable();
+        let (answer, answered) = oneshot::channel();
+        let manager = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let done = manager.resume(attempt, lease).await;
+            if let Err(Ok(unheard)) = answer.send(done)
+                && !is_claimable
+            {
+                manager.release_unclaimed(&unheard.lease);
+            }
+        });
+        let ended = |_| Unserved::Failed(Error::Internal("the handover's task ended".to_owned()));
+        answered.await.map_err(ended)?
+    }
+
+    /// Lets a committed, paused VM go on.
+    async fn resume(
+        self: &Arc<Self>,
+        mut attempt: Attempt,
+        lease: Arc<Lease>,
+    ) -> Result<Acquired, Unserved> {
+        let resume = Instant::now();
+        let (runtime, vm_id) = (Arc::clone(&lease.provider.runtime), lease.held().vm_id);
+        let call = move || runtime.resume_vm(&vm_id);
+        let timeout = self.limits.verb_timeout;
+        match self.jobs.run(Class::Verb, "resume", timeout, call, drop).await {
+            Ok(()) => {
+                attempt.timing.resume = resume.elapsed();
+                Ok(self.complete(attempt, lease))
+            }
+            Err(error) => {
+                self.abort(&lease, &error);
+                Err(Unserved::Again(Box::new(attempt), error))
+            }
+        }
+    }
+
+    /// A restore for this caller alone, under its own name.
+    async fn dedicated(self: &Arc<Self>, attempt: Attempt) -> Result<Acquired> {
+        let pool = Arc::clone(&attempt.pool);
+        let template = pool.template();
+        let id = pool.id.to_string();
+        if let Some(reason) = template.not_ready() {
+            return Err(Error::TemplateNotReady { template: template.id.to_string(), reason });
+        }
+        let mut spec = self.pool_spec(&pool, &template, true)?;
+        if let Some(from) = &mut spec.restore_from {
+            from.network_overrides.clone_from(&attempt.request.network_overrides);
+        }
+        self.journal.check_well()?;
+        let longest = attempt.begun + self.limits.max_wait;
+        let deadline = attempt.request.deadline.map_or(longest, |it| it.min(longest));
+        let Some(place) = pool.take_dedicated(self.limits.max_waiting) else {
+            metrics::cold_rejected("saturated");
+            return Err(Error::ColdPathSaturated { pool: id, retry_after: pool.retry_after() });
+        };
+        let (answer, answered) = oneshot::channel();
+        let manager = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let _place = place;
+            let is_claimable = attempt.is_claimable();
+            let restore = Instant::now();
+            let made = manager.make_dedicated(&attempt, spec, &answer).await;
+            let done = made.and_then(|uid| {
+                let mut attempt = attempt;
+                attempt.timing.restore = restore.elapsed();
+                let pool_vm_id = VmId::warm(uid);
+                let commit = Instant::now();
+                let lease = manager.commit(&attempt, uid, pool_vm_id, Source::Cold)?;
+                attempt.timing.commit = commit.elapsed();
+                Ok(manager.complete(attempt, lease))
+            });
+            if let Err(Ok(unheard)) = answer.send(done)
+                && !is_claimable
+            {
+                manager.release_unclaimed(&unheard.lease);
+            }
+        });
+        match tokio::time::timeout_at(deadline, answered).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) => Err(Error::Internal("the restore's task ended".to_owned())),
+            Err(_) => Err(Error::DeadlineTooShort { pool: id, retry_after: pool.retry_after() }),
+        }
+    }
+
+    /// The restore itself, probed; destroyed again when the caller has left meanwhile.
+    async fn make_dedicated(
+        self: &Arc<Self>,
+        attempt: &Attempt,
+        spec: VmSpec,
+        answer: &oneshot::Sender<Result<Acquired>>,
+    ) -> Result<Uid> {
+        let pool = &attempt.pool;
+        let vm_id = attempt.vm_id()?;
+        let template = pool.template();
+        let (probe, timeout) = (template.readiness.probe(), self.limits.probe_timeout);
+        let (provider, name) = (Arc::clone(&pool.provider), vm_id.clone());
+        let reaper = self.reaper.clone();
+        let call = move || {
+            provider.runtime.create_vm_with_spec(&name, &spec)?;
+            let probed = provider.runtime.probe(&name, probe, timeout);
+            let uid = probed.and_then(|()| {
+                let found = provider.runtime.get_vm(&name).map(|vm| vm.uid);
+                found.ok_or(VmRuntimeError::NotFound { vm_id: name.clone() })
+            });
+            uid.inspect_err(|_| reaper.retire(&provider, name, None))
+        };
+        let (late_provider, late_name) = (Arc::clone(&pool.provider), vm_id.clone());
+        let late_reaper = self.reaper.clone();
+        let late = move |made: Result<Uid, VmRuntimeError>| {
+            if made.is_ok() {
+                late_reaper.retire(&late_provider, late_name, None);
+            }
+        };
+        let limit = self.limits.restore_timeout;
+        let begun = Instant::now();
+        let uid = self.jobs.run(Class::Restore, "restore", limit, call, late).await;
+        let uid = uid.map_err(|source| {
+            pool.metrics.restore_failed(&source);
+            match source {
+                // These are the caller's own to mend.
+                VmRuntimeError::InvalidSpec { .. }
+                | VmRuntimeError::Unsupported { .. }
+                | VmRuntimeError::AlreadyExists { .. } => Error::Provider(source),
+                source => {
+                    let (pool, retry_after) = (pool.id.to_string(), pool.retry_after());
+                    Error::RestoreFailed { pool, retry_after, source }
+                }
+            }
+        })?;
+        pool.restore_took(begun.elapsed());
+        if answer.is_closed() {
+            self.reaper.retire(&pool.provider, vm_id, None);
+            return Err(Error::Internal("the caller has left".to_owned()));
+        }
+        Ok(uid)
+    }
+
+    /// Appends the lease: from here on the VM is the tenant's.
+    fn commit(
+        &self,
+        attempt: &Attempt,
+        uid: Uid,
+        pool_vm_id: VmId,
+        source: Source,
+    ) -> Result<Arc<Lease>> {
+        let template = attempt.pool.template();
+        let vm_id = attempt.vm_id()?;
+        // What it is called until the handover: a dedicated one has the tenant's name already.
+        let called = match attempt.pool.provider.runtime.status(&pool_vm_id) {
+            Some(_) => pool_vm_id.clone(),
+            None => vm_id.clone(),
+        };
+        let now = self.env.now();
+        let record = LeaseRecord {
+            uid,
+            state: RecordState::Leased,
+            vm_id,
+            pool_vm_id,
+            provider: attempt.pool.provider.name.clone(),
+            pool: Some(attempt.pool.id.clone()),
+            template: Some(template.id.clone()),
+            generation: template.generation,
+            tenant: attempt.request.tenant.clone(),
+            labels: attempt.request.labels.clone(),
+            request_id: attempt.request.request_id.clone(),
+            fingerprint: attempt.fingerprint,
+            fence: self.leases.next_fence(),
+            source,
+            boot_id: self.boot_id.clone(),
+            deadline: self.env.boot_time() + attempt.ttl,
+            expire_time: now + attempt.ttl,
+            acquire_time: now,
+        };
+        if let Err(error) = self.journal.write_lease(&record) {
+            // Whether it was written is unknown: nobody may have this VM.
+            tracing::error!(%uid, %error, "the journal cannot be written");
+            self.reaper.retire(&attempt.pool.provider, called, None);
+            return Err(error);
+        }
+        let (provider, pool) = (Arc::clone(&attempt.pool.provider), Arc::clone(&attempt.pool));
+        Ok(Lease::new(record, VmState::Committed, provider, Some(pool)))
+    }
+
+    /// The handover is done: the lease is there for everybody to find.
+    fn complete(&self, mut attempt: Attempt, lease: Arc<Lease>) -> Acquired {
+        // From Committed to Leased nothing else leads.
+        let _ = lease.advance(VmEvent::HandedOver);
+        self.leases.insert(&lease);
+        attempt.pool.leased_changed(1);
+        attempt.name.take().into_iter().for_each(|name| name.hold(&lease));
+        attempt.pending.take().into_iter().for_each(|pending| pending.done(&lease));
+        attempt.timing.total = attempt.begun.elapsed();
+        Acquired { lease, replayed: false, timing: attempt.timing }
+    }
+
+    /// The handover failed after its commit: the tenant never had it.
+    fn abort(&self, lease: &Arc<Lease>, error: &VmRuntimeError) {
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        tracing::error!(uid = %lease.uid, %error, source, "a handover failed after its commit");
+        metrics::rename_failed(error);
+        let _ = lease.advance(VmEvent::Aborted);
+        if let Err(error) = self.journal.write_lease(&lease.record(RecordState::Aborted, &self.boot_id))
+        {
+            tracing::error!(uid = %lease.uid, %error, "an abort could not be written");
+        }
+        self.retire_instance(lease);
+    }
+}
+
+/// A place in line; dropped, it is given up.
+struct InLine<'a> {
+    pool: &'a Arc<Pool>,
+    ticket: Ticket,
+}
+
+impl<'a> InLine<'a> {
+    fn new(pool: &'a Arc<Pool>, ticket: Ticket) -> Self {
+        metrics::cold_inflight(1.0);
+        Self { pool, ticket }
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        metrics::cold_inflight(-1.0);
+        self.pool.ledger.lock().leave(&self.ticket);
+        // One restore may be too many now; a surplus VM is seen by the driver.
+        self.pool.bell.notify_one();
+    }
+}
+
+/// The time to live asked for, within bounds.
+pub(crate) fn check_ttl(asked: Option<Duration>, default: Duration, max: Duration) -> Result<Duration> {
+    match asked {
+        None => Ok(default.min(max)),
+        Some(ttl) if ttl.is_zero() => Err(Error::invalid("ttl", "it must be longer than nothing")),
+        Some(ttl) if ttl > max => {
+            Err(Error::invalid("ttl", format!("it is longer than the {} s allowed", max.as_secs())))
+        }
+        Some(ttl) => Ok(ttl),
+    }
+}
+
+fn request_fingerprint(request: &AcquireRequest) -> u64 {
+    let text = |value: &dyn std::fmt::Debug| format!("{value:?}").into_bytes();
+    fingerprint(&[
+        request.pool.as_str().as_bytes(),
+        request.vm_id.as_ref().map_or("", VmId::as_str).as_bytes(),
+        &text(&request.ttl),
+        &text(&request.overflow),
+        &text(&request.labels),
+        &text(&request.network_overrides),
+    ])
+}

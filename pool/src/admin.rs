@@ -1,0 +1,170 @@
+//! What operators decide: pools and templates, changed one at a time, journaled, then seen.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Kind, Result};
+use crate::ids::{PoolId, TemplateId};
+use crate::jobs::Class;
+use crate::journal::Control;
+use crate::manager::Manager;
+use crate::pool::{MAX_DEPTH, Pool, PoolConfig, WarmState};
+
+impl Manager {
+    /// Makes a pool and begins to fill it. Of one only to be validated nothing is made.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `NotFound` for its template; `InvalidArgument`; `Storage`.
+    pub async fn create_pool(
+        self: &Arc<Self>,
+        mut config: PoolConfig,
+        validate_only: bool,
+    ) -> Result<Option<Arc<Pool>>> {
+        let _turn = self.control.lock().await;
+        if self.pool(&config.id).is_ok() {
+            return Err(Error::AlreadyExists { kind: Kind::Pool, name: config.id.to_string() });
+        }
+        self.check_pool(&config)?;
+        if validate_only {
+            return Ok(None);
+        }
+        config.create_time = self.env.now();
+        self.stamp(&mut config);
+        self.write_pool(&config).await?;
+        self.open_pool(config).map(Some)
+    }
+
+    /// Replaces a pool's configuration; what is warm and still fits is kept.
+    ///
+    /// # Errors
+    /// `NotFound`; `EtagMismatch` unless `etag` is empty; `InvalidArgument`; `Storage`.
+    pub async fn update_pool(
+        self: &Arc<Self>,
+        id: &PoolId,
+        etag: &str,
+        validate_only: bool,
+        change: impl FnOnce(&mut PoolConfig) -> Result<()>,
+    ) -> Result<Arc<Pool>> {
+        let _turn = self.control.lock().await;
+        let pool = self.pool(id)?;
+        let former = pool.config();
+        check_etag(Kind::Pool, id.as_str(), etag, &former.etag)?;
+        let mut config = former.as_ref().clone();
+        change(&mut config)?;
+        self.check_pool(&config)?;
+        if validate_only {
+            return Ok(pool);
+        }
+        self.stamp(&mut config);
+        self.write_pool(&config).await?;
+        let template = self.template(&config.template)?;
+        let is_repaused = former.warm_state != config.warm_state;
+        pool.set_config(config);
+        if is_repaused || former.template != template.id {
+            pool.replace_all(template);
+        }
+        Ok(pool)
+    }
+
+    /// Deletes a pool: its warm VMs are destroyed, tenants keep theirs.
+    ///
+    /// # Errors
+    /// `NotFound`; `EtagMismatch`; `Storage`.
+    pub async fn delete_pool(self: &Arc<Self>, id: &PoolId, etag: &str) -> Result<()> {
+        let _turn = self.control.lock().await;
+        let pool = self.pool(id)?;
+        check_etag(Kind::Pool, id.as_str(), etag, &pool.config().etag)?;
+        self.forget(Control::Pool, id.as_str()).await?;
+        self.pools.write().remove(id);
+        pool.close();
+        Ok(())
+    }
+
+    /// Deletes a template that no pool uses.
+    ///
+    /// # Errors
+    /// `NotFound`; `EtagMismatch`; `InUse`; `Storage`.
+    pub async fn delete_template(self: &Arc<Self>, id: &TemplateId, etag: &str) -> Result<()> {
+        use crate::templates::TemplateState;
+        let _turn = self.control.lock().await;
+        let template = self.template(id)?;
+        check_etag(Kind::Template, id.as_str(), etag, &template.etag)?;
+        let in_use = |by: String| Error::InUse { kind: Kind::Template, name: id.to_string(), by };
+        if let Some(pool) = self.pools_of(id).first() {
+            return Err(in_use(format!("pool {}", pool.id)));
+        }
+        if template.state == TemplateState::Building {
+            return Err(in_use("a build under way".to_owned()));
+        }
+        self.forget(Control::Template, id.as_str()).await?;
+        self.templates.write().remove(id);
+        self.unpin(&template).await;
+        Ok(())
+    }
+
+    /// Takes up a pool: from here on it fills.
+    fn open_pool(self: &Arc<Self>, config: PoolConfig) -> Result<Arc<Pool>> {
+        let pool = self.make_pool(config)?;
+        self.drive(&pool);
+        Ok(pool)
+    }
+
+    /// Takes up a pool that is not driven yet.
+    pub(crate) fn make_pool(&self, config: PoolConfig) -> Result<Arc<Pool>> {
+        let template = self.template(&config.template)?;
+        let provider = Arc::clone(self.provider(&template.provider)?);
+        let (reaper, env) = (self.reaper.clone(), Arc::clone(&self.env));
+        let pool = Pool::new(config, template, provider, &self.limits, reaper, env);
+        self.pools.write().insert(pool.id.clone(), Arc::clone(&pool));
+        Ok(pool)
+    }
+
+    fn check_pool(&self, config: &PoolConfig) -> Result<()> {
+        let template = self.template(&config.template)?;
+        let capabilities = self.provider(&template.provider)?.runtime.capabilities();
+        let refuse = |field: &str, why: &str| Err(Error::invalid(field, why));
+        if config.target() > MAX_DEPTH {
+            return refuse("sizing.fixed.depth", "more than 100000 warm VMs");
+        }
+        if config.target() > 0 && !capabilities.rename {
+            let why = "this provider cannot rename: its pools have depth 0";
+            return refuse("sizing.fixed.depth", why);
+        }
+        if config.warm_state == WarmState::Paused && !capabilities.memory_in_snapshots {
+            return refuse("warm_state", "this provider cannot pause");
+        }
+        if config.max_parallel_restores == 0 {
+            return refuse("max_parallel_restores", "it must be positive");
+        }
+        if config.default_ttl.is_zero() || config.default_ttl > config.max_ttl {
+            return refuse("default_ttl", "it must be positive and at most max_ttl");
+        }
+        if config.max_ttl > crate::release::MAX_TTL * 30 {
+            return refuse("max_ttl", "it must be at most 30 days");
+        }
+        Ok(())
+    }
+
+    fn stamp(&self, config: &mut PoolConfig) {
+        config.update_time = self.env.now();
+        config.etag = self.env.uid().to_string();
+    }
+
+    async fn write_pool(&self, config: &PoolConfig) -> Result<()> {
+        let (journal, config) = (Arc::clone(&self.journal), config.clone());
+        let call = move || Ok(journal.write_control(Control::Pool, config.id.as_str(), &config));
+        self.jobs.run(Class::Verb, "journal", self.limits.verb_timeout, call, drop).await?
+    }
+
+    async fn forget(&self, kind: Control, id: &str) -> Result<()> {
+        let (journal, id) = (Arc::clone(&self.journal), id.to_owned());
+        let call = move || Ok(journal.forget_control(kind, &id));
+        self.jobs.run(Class::Verb, "journal", self.limits.verb_timeout, call, drop).await?
+    }
+}
+
+fn check_etag(kind: Kind, name: &str, given: &str, actual: &str) -> Result<()> {
+    match given.is_empty() || given == actual {
+        true => Ok(()),
+        false => Err(Error::EtagMismatch { kind, name: name.to_owned() }),
+    }
+}

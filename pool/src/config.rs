@@ -1,0 +1,54 @@
+//! What bounds the manager, as plain data.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::jobs::Places;
+
+/// Bounds of everything that could grow or take for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Restores at once, over all pools.
+    pub max_parallel_restores: usize,
+    /// Callers that wait for one pool.
+    pub max_waiting: usize,
+    /// Requests remembered, ended ones included.
+    pub max_remembered_requests: usize,
+    /// How long an acquire waits that has no deadline of its own.
+    pub max_wait: Duration,
+    /// How long a restore may take, probe and warm-up included.
+    pub restore_timeout: Duration,
+    /// How long a probe may take.
+    pub probe_timeout: Duration,
+    /// How long a verb on one VM may take.
+    pub verb_timeout: Duration,
+    /// How long the build of a template may take.
+    pub build_timeout: Duration,
+    /// How long a shutdown waits for what is under way.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_parallel_restores: 8,
+            max_waiting: 1024,
+            max_remembered_requests: 1_000_000,
+            max_wait: Duration::from_secs(60),
+            restore_timeout: Duration::from_secs(30),
+            probe_timeout: Duration::from_secs(10),
+            verb_timeout: Duration::from_secs(60),
+            build_timeout: Duration::from_secs(300),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    /// Places of the job runner.
+    pub fn places(&self) -> Places {
+        Places { restore: self.max_parallel_restores, ..Places::default() }
+    }
+}

@@ -1,0 +1,34 @@
+//! The product: keeps VMs warm and hands them out. No gRPC here, and no hypervisor.
+//!
+//! A request comes in at [`manager::Manager`], which has one file for each thing it does:
+//! [`acquire`] is the handoff path, `release` its end, `refill` what makes "is" become "should
+//! be", `recovery` what a start does first. Each [`pool::Pool`] keeps its books in a pure
+//! [`ledger::Ledger`]; [`journal`] has what must survive; [`jobs`] runs what blocks.
+
+pub mod acquire;
+pub mod admin;
+mod breaker;
+pub mod build;
+pub mod config;
+pub mod error;
+pub mod ids;
+pub mod jobs;
+pub mod journal;
+pub mod lease;
+pub mod ledger;
+pub mod lifecycle;
+pub mod line;
+pub mod manager;
+pub mod metrics;
+pub mod operations;
+pub mod pool;
+mod recovery;
+mod refill;
+mod release;
+pub mod requests;
+mod retire;
+pub mod tasks;
+pub mod templates;
+mod verbs;
+
+pub use hearth_providers::env;

@@ -1,0 +1,369 @@
+//! What holds everything together: providers, templates, pools, leases, and their journal.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use hearth_providers::env::Env;
+use hearth_providers::model::{Failure, VmStatus, VmView};
+use hearth_providers::{Uid, VmId};
+use parking_lot::RwLock;
+use tokio::sync::mpsc;
+
+use crate::config::Limits;
+use crate::error::{Error, Kind, Result};
+use crate::ids::{PoolId, TemplateId, Tenant};
+use crate::jobs::Jobs;
+use crate::journal::Journal;
+use crate::lease::{Lease, Leases};
+use crate::lifecycle::VmState;
+use crate::metrics;
+use crate::operations::Operations;
+use crate::pool::{Pool, Provider};
+use crate::requests::RequestLog;
+use crate::retire::Reaper;
+use crate::tasks::TaskGroup;
+use crate::templates::Template;
+
+/// Whether acquires are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Recovery has not finished.
+    Starting,
+    /// They are.
+    Serving,
+    /// No more, by the operator's wish or because hearth is ending.
+    Draining,
+}
+
+/// The manager of all pools on this node.
+pub struct Manager {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) limits: Limits,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) jobs: Jobs,
+    pub(crate) tasks: TaskGroup,
+    pub(crate) reaper: Reaper,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) requests: Arc<RequestLog>,
+    pub(crate) boot_id: String,
+    /// The first one is the default.
+    providers: Vec<Arc<Provider>>,
+    pub(crate) templates: RwLock<BTreeMap<TemplateId, Arc<Template>>>,
+    pub(crate) pools: RwLock<BTreeMap<PoolId, Arc<Pool>>>,
+    /// Changes of templates and pools take turns: they read, journal and publish.
+    pub(crate) control: tokio::sync::Mutex<()>,
+    operations: Operations,
+    phase: AtomicU8,
+}
+
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manager").field("phase", &self.phase()).finish_non_exhaustive()
+    }
+}
+
+/// A VM as its tenant, or an operator, sees it.
+#[derive(Clone, Debug)]
+pub struct VmInfo {
+    /// What the provider shows; made up for one that it does not know any more.
+    pub view: VmView,
+    /// Who runs it.
+    pub provider: Arc<Provider>,
+    /// Its lease; a warm one has none.
+    pub lease: Option<Arc<Lease>>,
+    /// Its pool.
+    pub pool: Option<PoolId>,
+    /// Its template and that one's generation.
+    pub template: Option<(TemplateId, i64)>,
+}
+
+impl Manager {
+    /// A manager that has begun nothing yet; `jobs` and its tasks belong to `tasks`.
+    pub fn new(
+        env: Arc<dyn Env>,
+        limits: Limits,
+        journal: Journal,
+        jobs: Jobs,
+        tasks: TaskGroup,
+        providers: Vec<Arc<Provider>>,
+    ) -> Arc<Self> {
+        metrics::describe();
+        let reaper = Reaper::start(&tasks, jobs.clone(), limits.verb_timeout);
+        let requests = RequestLog::new(limits.max_remembered_requests);
+        let manager = Arc::new(Self {
+            boot_id: env.boot_id(),
+            operations: Operations::new(Arc::clone(&env)),
+            env,
+            limits,
+            journal: Arc::new(journal),
+            jobs,
+            tasks,
+            reaper,
+            leases: Arc::default(),
+            requests,
+            providers,
+            templates: RwLock::default(),
+            pools: RwLock::default(),
+            control: tokio::sync::Mutex::default(),
+            phase: AtomicU8::new(Phase::Starting as u8),
+        });
+        manager.watch_exits();
+        manager
+    }
+
+    /// Adopts or reaps what a former life left, begins to fill the pools and then to serve.
+    ///
+    /// # Errors
+    /// `Storage` when the journal cannot be read or is not of this state directory.
+    pub async fn start(self: &Arc<Self>, reap: bool) -> Result<()> {
+        self.recover(reap).await?;
+        let expiry = Arc::clone(self);
+        self.tasks.spawn_critical("expiry", async move { expiry.expire_leases().await });
+        let serving = Phase::Serving as u8;
+        let _ = self.phase.compare_exchange(
+            Phase::Starting as u8,
+            serving,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        Ok(())
+    }
+
+    /// Takes no acquires any more, and tells those in line.
+    pub fn drain(&self) {
+        self.phase.store(Phase::Draining as u8, Ordering::Release);
+        for pool in self.pools() {
+            pool.dismiss_waiters(|| Error::Draining);
+        }
+    }
+
+    /// Takes acquires again.
+    pub fn undrain(&self) {
+        self.phase.store(Phase::Serving as u8, Ordering::Release);
+    }
+
+    /// Ends: waits, bounded, for what is under way. VMs are left as they are, or all destroyed.
+    pub async fn shut_down(self: &Arc<Self>, destroy_vms: bool) {
+        self.drain();
+        for pool in self.pools() {
+            pool.stop.cancel();
+        }
+        if destroy_vms {
+            self.destroy_all().await;
+        }
+        self.tasks.stop();
+        if !self.tasks.join(self.limits.drain_timeout).await {
+            tracing::warn!("work under way did not end in time: the next start finishes it");
+        }
+    }
+
+    /// Whether acquires are taken.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            _ => Phase::Draining,
+        }
+    }
+
+    /// The operations under way and recently ended.
+    pub const fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
+    /// Names this state directory for ever.
+    pub fn state_uuid(&self) -> Uid {
+        self.journal.state_uuid()
+    }
+
+    /// Names this boot of the host.
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    /// What bounds this manager.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How many requests are remembered.
+    pub fn remembered_requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// The providers, the default one first.
+    pub fn providers(&self) -> &[Arc<Provider>] {
+        &self.providers
+    }
+
+    /// One provider; the default one when `name` is empty.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn provider(&self, name: &str) -> Result<&Arc<Provider>> {
+        let wanted = |provider: &&Arc<Provider>| name.is_empty() || provider.name == name;
+        let missing = || Error::NotFound { kind: Kind::Provider, name: name.to_owned() };
+        self.providers.iter().find(wanted).ok_or_else(missing)
+    }
+
+    /// Every pool, sorted by name.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        self.pools.read().values().cloned().collect()
+    }
+
+    /// One pool.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn pool(&self, id: &PoolId) -> Result<Arc<Pool>> {
+        let missing = || Error::NotFound { kind: Kind::Pool, name: id.to_string() };
+        self.pools.read().get(id).cloned().ok_or_else(missing)
+    }
+
+    /// Every template, sorted by name.
+    pub fn templates(&self) -> Vec<Arc<Template>> {
+        self.templates.read().values().cloned().collect()
+    }
+
+    /// One template.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn template(&self, id: &TemplateId) -> Result<Arc<Template>> {
+        let missing = || Error::NotFound { kind: Kind::Template, name: id.to_string() };
+        self.templates.read().get(id).cloned().ok_or_else(missing)
+    }
+
+    /// The VM that `tenant` has under this name; an operator sees every tenant's, and warm ones.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn vm(&self, vm_id: &VmId, tenant: Option<&Tenant>) -> Result<VmInfo> {
+        if let Some(lease) = self.leases.by_name(vm_id).filter(|it| is_seen_by(it, tenant)) {
+            return Ok(self.leased_info(&lease));
+        }
+        let is_operator = tenant.is_none();
+        let warm = self.providers.iter().filter(|_| is_operator).find_map(|provider| {
+            let view = provider.runtime.get_vm(vm_id)?;
+            (view.status != VmStatus::Destroyed).then(|| self.unleased_info(provider, view))
+        });
+        warm.ok_or_else(|| Error::no_vm(vm_id))
+    }
+
+    /// Every VM that `tenant` has; for an operator every VM, warm ones too. Sorted by name.
+    pub fn vms(&self, tenant: Option<&Tenant>) -> Vec<VmInfo> {
+        let leased = self.leases.live().into_iter().filter(|it| is_seen_by(it, tenant));
+        let mut vms: Vec<_> = leased.map(|lease| self.leased_info(&lease)).collect();
+        if tenant.is_none() {
+            for provider in &self.providers {
+                let others = provider.runtime.list_vms().into_iter();
+                let others = others.filter(|view| self.leases.by_uid(view.uid).is_none());
+                vms.extend(others.map(|view| self.unleased_info(provider, view)));
+            }
+            vms.sort_by(|a, b| a.view.vm_id.cmp(&b.view.vm_id));
+        }
+        vms
+    }
+
+    /// How `lease`'s VM looks now.
+    pub fn leased_info(&self, lease: &Arc<Lease>) -> VmInfo {
+        let view = lease.provider.runtime.get_vm_by_uid(lease.uid);
+        let mut view = view.unwrap_or_else(|| self.lost_view(lease));
+        // The promise is the journal's: the name follows within the same call.
+        let held = lease.held();
+        view.vm_id = held.vm_id;
+        if matches!(held.state, VmState::Releasing | VmState::Gone) {
+            view.status = VmStatus::Destroyed;
+        }
+        VmInfo {
+            view,
+            provider: Arc::clone(&lease.provider),
+            pool: lease.pool.as_ref().map(|pool| pool.id.clone()),
+            template: lease.template.clone(),
+            lease: Some(Arc::clone(lease)),
+        }
+    }
+
+    fn unleased_info(&self, provider: &Arc<Provider>, view: VmView) -> VmInfo {
+        let tag = |name: &str| view.tags.get(name).map(String::as_str).unwrap_or_default();
+        let template = TemplateId::parse(tag(tags::TEMPLATE)).ok();
+        let generation = tag(tags::GENERATION).parse().unwrap_or(0);
+        VmInfo {
+            provider: Arc::clone(provider),
+            lease: None,
+            pool: PoolId::parse(tag(tags::POOL)).ok(),
+            template: template.map(|template| (template, generation)),
+            view,
+        }
+    }
+
+    /// What is shown of a leased VM that its provider does not know: it is lost, and said to be.
+    fn lost_view(&self, lease: &Lease) -> VmView {
+        VmView {
+            vm_id: lease.held().vm_id,
+            uid: lease.uid,
+            status: VmStatus::Failed,
+            create_time: lease.acquire_time,
+            tags: BTreeMap::new(),
+            snapshots: Vec::new(),
+            restored_from: None,
+            endpoints: Vec::new(),
+            process: None,
+            failure: Some(Failure {
+                reason: "its provider does not know it any more".to_owned(),
+                time: self.env.now(),
+                exit_status: None,
+                console_tail: String::new(),
+            }),
+        }
+    }
+
+    /// Has the books of a pool follow the deaths that its provider reports.
+    fn watch_exits(self: &Arc<Self>) {
+        for provider in &self.providers {
+            metrics::provider_known(&provider.name);
+            // Bounded by the number of VMs: each ends once.
+            let (ended, mut endings) = mpsc::unbounded_channel::<Uid>();
+            provider.runtime.observe_exits(Arc::new(move |uid| drop(ended.send(uid))));
+            let (manager, provider) = (Arc::downgrade(self), Arc::clone(provider));
+            let stopping = self.tasks.stopping().clone();
+            self.tasks.spawn_critical("exits", async move {
+                loop {
+                    let uid = tokio::select! {
+                        uid = endings.recv() => uid,
+                        () = stopping.cancelled() => None,
+                    };
+                    let Some((uid, manager)) = uid.zip(manager.upgrade()) else { return };
+                    manager.vm_ended(&provider, uid);
+                }
+            });
+        }
+    }
+
+    fn vm_ended(&self, provider: &Arc<Provider>, uid: Uid) {
+        let Some(view) = provider.runtime.get_vm_by_uid(uid) else { return };
+        let reason = view.failure.as_ref().map(|failure| failure.reason.as_str());
+        tracing::warn!(vm_id = %view.vm_id, %uid, reason, "a VM ended by itself");
+        let pool = view.tags.get(tags::POOL).and_then(|pool| PoolId::parse(pool).ok());
+        if let Some(pool) = pool.and_then(|pool| self.pool(&pool).ok()) {
+            pool.died(&view.vm_id);
+        }
+    }
+}
+
+fn is_seen_by(lease: &Lease, tenant: Option<&Tenant>) -> bool {
+    tenant.is_none_or(|tenant| lease.tenant == *tenant)
+}
+
+/// What the pool writes on its instances, to know them after a restart.
+pub(crate) mod tags {
+    pub(crate) const STATE: &str = "hearth-state";
+    pub(crate) const POOL: &str = "hearth-pool";
+    pub(crate) const TEMPLATE: &str = "hearth-template";
+    pub(crate) const GENERATION: &str = "hearth-generation";
+    pub(crate) const BOOT: &str = "hearth-boot";
+    /// Boot time at which it was made, in milliseconds.
+    pub(crate) const MADE_AT: &str = "hearth-made-at-ms";
+}

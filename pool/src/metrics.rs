@@ -1,0 +1,243 @@
+//! Every metric of this crate: its name, what it means, and one function for each observation.
+//! Label sets are bounded by configuration and there from 0; ids and tenants are not labels.
+
+use std::time::Duration;
+
+use hearth_providers::VmRuntimeError;
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
+
+use crate::error::Error;
+use crate::journal::Source;
+
+/// The bounds of every histogram, in seconds.
+pub const HISTOGRAM_BOUNDS_SECONDS: [f64; 20] = [
+    25e-6, 50e-6, 100e-6, 200e-6, 350e-6, 500e-6, 750e-6, 1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 50e-3,
+    100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// The stages of an acquire.
+const STAGES: [&str; 6] = ["queue", "select", "commit", "resume", "restore", "total"];
+/// What reaping at a start counts.
+const ORPHANS: [&str; 4] = ["instance", "process", "snapshot", "vm"];
+/// Why a warm VM was thrown away.
+const DISCARDS: [&str; 5] = ["died", "over_age", "surplus", "old_generation", "not_ready"];
+/// Why a caller was turned away from the cold path.
+const REJECTIONS: [&str; 4] = ["saturated", "deadline", "breaker", "warm_only"];
+
+/// Says what each metric means, and makes those without a pool be there from 0.
+pub fn describe() {
+    let seconds = Unit::Seconds;
+    describe_counter!("hearth_acquires_total", "Acquires answered, by source, result and reason");
+    describe_histogram!("hearth_acquire_duration_seconds", seconds, "Time an acquire took here");
+    describe_histogram!(
+        "hearth_acquire_stage_duration_seconds",
+        seconds,
+        "Time of each stage of successful acquires"
+    );
+    describe_histogram!("hearth_restore_duration_seconds", seconds, "Time a restore took");
+    describe_counter!("hearth_restore_failures_total", "Restores that failed, by reason");
+    describe_counter!("hearth_rename_failures_total", "Handovers that failed after the commit");
+    describe_gauge!("hearth_warm_vms", "VMs that wait for a tenant");
+    describe_gauge!("hearth_target_vms", "VMs that should wait for a tenant");
+    describe_gauge!("hearth_restoring_vms", "VMs being restored");
+    describe_gauge!("hearth_leased_vms", "VMs that tenants have");
+    describe_gauge!("hearth_quarantined_vms", "Failed VMs kept for their evidence");
+    describe_gauge!("hearth_oldest_warm_age_seconds", seconds, "Age of the oldest warm VM");
+    describe_counter!("hearth_stale_discarded_total", "Warm VMs thrown away, by reason");
+    describe_gauge!("hearth_cold_inflight", "Callers that wait for a restore");
+    describe_counter!("hearth_cold_rejected_total", "Callers turned away from the cold path");
+    describe_gauge!("hearth_breaker_open", "1 while restores of a template are not tried");
+    describe_counter!("hearth_lease_expired_total", "Leases that ended by time");
+    describe_counter!("hearth_orphans_reaped_total", "What a start found that was nobody's");
+    describe_histogram!(
+        "hearth_journal_append_duration_seconds",
+        seconds,
+        "Time until the kernel has a lease's record"
+    );
+    counter!("hearth_lease_expired_total").absolute(0);
+    gauge!("hearth_cold_inflight").set(0.0);
+    for kind in ORPHANS {
+        counter!("hearth_orphans_reaped_total", "kind" => kind).absolute(0);
+    }
+    for reason in REJECTIONS {
+        counter!("hearth_cold_rejected_total", "reason" => reason).absolute(0);
+    }
+    for reason in VmRuntimeError::KINDS {
+        counter!("hearth_rename_failures_total", "reason" => reason).absolute(0);
+    }
+}
+
+/// Makes a provider's metrics be there from 0.
+pub fn provider_known(provider: &str) {
+    for reason in VmRuntimeError::KINDS {
+        let provider = provider.to_owned();
+        counter!("hearth_restore_failures_total", "provider" => provider, "reason" => reason)
+            .absolute(0);
+    }
+}
+
+/// The metrics of one pool, looked up once.
+#[derive(Debug)]
+pub struct PoolMetrics {
+    pool: String,
+    warm: Gauge,
+    target: Gauge,
+    restoring: Gauge,
+    leased: Gauge,
+    oldest_warm_age: Gauge,
+    breaker_open: Gauge,
+    acquires: [Counter; 2],
+    durations: [Histogram; 2],
+    failed_duration: Histogram,
+    stages: [Histogram; 6],
+    restore_duration: Histogram,
+    provider: String,
+}
+
+/// How long each stage of an acquire took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// In line, until a VM came.
+    pub queue: Duration,
+    /// Choosing a warm one.
+    pub select: Duration,
+    /// The journal append and the rename.
+    pub commit: Duration,
+    /// Letting a paused VM go on.
+    pub resume: Duration,
+    /// The restore that was waited for, of a dedicated VM.
+    pub restore: Duration,
+    /// From the call's arrival to its answer.
+    pub total: Duration,
+}
+
+impl PoolMetrics {
+    /// Those of `pool`, all there from 0.
+    pub fn new(pool: &str, template: &str, provider: &str) -> Self {
+        let gauge = |name: &'static str| gauge!(name, "pool" => pool.to_owned());
+        let source = ["warm", "cold"];
+        for reason in DISCARDS {
+            discarded_counter(pool, reason).absolute(0);
+        }
+        gauge("hearth_quarantined_vms").set(0.0);
+        Self {
+            pool: pool.to_owned(),
+            warm: gauge("hearth_warm_vms"),
+            target: gauge("hearth_target_vms"),
+            restoring: gauge("hearth_restoring_vms"),
+            leased: gauge("hearth_leased_vms"),
+            oldest_warm_age: gauge("hearth_oldest_warm_age_seconds"),
+            breaker_open: gauge!("hearth_breaker_open", "template" => template.to_owned()),
+            acquires: source.map(|source| {
+                counter!("hearth_acquires_total", "pool" => pool.to_owned(), "source" => source, "result" => "ok", "reason" => "")
+            }),
+            durations: source.map(|source| {
+                histogram!("hearth_acquire_duration_seconds", "pool" => pool.to_owned(), "source" => source, "result" => "ok")
+            }),
+            failed_duration: histogram!("hearth_acquire_duration_seconds", "pool" => pool.to_owned(), "source" => "", "result" => "error"),
+            stages: STAGES
+                .map(|stage| histogram!("hearth_acquire_stage_duration_seconds", "stage" => stage)),
+            restore_duration: histogram!("hearth_restore_duration_seconds", "provider" => provider.to_owned(), "stage" => "total"),
+            provider: provider.to_owned(),
+        }
+    }
+
+    /// An acquire succeeded.
+    pub fn acquired(&self, source: Source, timing: &Timing) {
+        let index = match source {
+            Source::Warm => 0,
+            Source::Cold => 1,
+        };
+        self.acquires[index].increment(1);
+        self.durations[index].record(timing.total.as_secs_f64());
+        let Timing { queue, select, commit, resume, restore, total } = *timing;
+        for (stage, took) in self.stages.iter().zip([queue, select, commit, resume, restore, total])
+        {
+            stage.record(took.as_secs_f64());
+        }
+    }
+
+    /// An acquire failed.
+    pub fn acquire_failed(&self, error: &Error, took: Duration) {
+        let (pool, reason) = (self.pool.clone(), error.reason());
+        counter!("hearth_acquires_total", "pool" => pool, "source" => "", "result" => "error", "reason" => reason)
+            .increment(1);
+        self.failed_duration.record(took.as_secs_f64());
+    }
+
+    /// A restore succeeded.
+    pub fn restored(&self, took: Duration) {
+        self.restore_duration.record(took.as_secs_f64());
+    }
+
+    /// A restore failed.
+    pub fn restore_failed(&self, error: &VmRuntimeError) {
+        let (provider, reason) = (self.provider.clone(), error.kind());
+        counter!("hearth_restore_failures_total", "provider" => provider, "reason" => reason)
+            .increment(1);
+    }
+
+    /// A warm VM was thrown away; `reason` is one of a fixed set.
+    pub fn discarded(&self, reason: &'static str) {
+        discarded_counter(&self.pool, reason).increment(1);
+    }
+
+    /// How many are warm, should be, are being restored.
+    pub fn counts(&self, warm: usize, target: usize, restoring: usize) {
+        self.warm.set(warm as f64);
+        self.target.set(target as f64);
+        self.restoring.set(restoring as f64);
+    }
+
+    /// How many tenants have.
+    pub fn leased(&self, leased: usize) {
+        self.leased.set(leased as f64);
+    }
+
+    /// How old the oldest warm one is; zero when there is none.
+    pub fn oldest_warm_age(&self, age: Duration) {
+        self.oldest_warm_age.set(age.as_secs_f64());
+    }
+
+    /// Whether restores are held back.
+    pub fn breaker(&self, open: bool) {
+        self.breaker_open.set(f64::from(u8::from(open)));
+    }
+}
+
+fn discarded_counter(pool: &str, reason: &'static str) -> Counter {
+    counter!("hearth_stale_discarded_total", "pool" => pool.to_owned(), "reason" => reason)
+}
+
+/// A caller was turned away from the cold path.
+pub fn cold_rejected(reason: &'static str) {
+    counter!("hearth_cold_rejected_total", "reason" => reason).increment(1);
+}
+
+/// How many callers wait for a restore.
+pub fn cold_inflight(change: f64) {
+    gauge!("hearth_cold_inflight").increment(change);
+}
+
+/// A handover failed after the commit.
+pub fn rename_failed(error: &VmRuntimeError) {
+    counter!("hearth_rename_failures_total", "reason" => error.kind()).increment(1);
+}
+
+/// A lease ended by time.
+pub fn lease_expired() {
+    counter!("hearth_lease_expired_total").increment(1);
+}
+
+/// A start found `count` of `kind` that were nobody's.
+pub fn orphans_reaped(kind: &'static str, count: usize) {
+    counter!("hearth_orphans_reaped_total", "kind" => kind).increment(count as u64);
+}
+
+/// The kernel has a lease's record.
+pub fn journal_appended(took: Duration) {
+    histogram!("hearth_journal_append_duration_seconds").record(took.as_secs_f64());
+}

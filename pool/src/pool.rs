@@ -1,0 +1,444 @@
+//! One pool: its books, its provider and template, and the bell that wakes its driver.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use hearth_providers::env::Env;
+use hearth_providers::model::VmStatus;
+use hearth_providers::{VmId, VmRuntime};
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, oneshot};
+
+use crate::config::Limits;
+use crate::error::{Error, Kind, Result};
+use crate::ids::{PoolId, TemplateId};
+use crate::ledger::{Bounds, Ledger, Settled, WarmVm};
+use crate::metrics::PoolMetrics;
+use crate::retire::Reaper;
+use crate::templates::Template;
+
+/// A configured provider.
+pub struct Provider {
+    /// Its configured name.
+    pub name: String,
+    /// Its kind, as `qemu`.
+    pub kind: String,
+    /// What makes its VMs.
+    pub runtime: Arc<dyn VmRuntime>,
+}
+
+impl std::fmt::Debug for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Provider({} of kind {})", self.name, self.kind)
+    }
+}
+
+/// How many VMs should be warm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sizing {
+    /// So many.
+    Fixed {
+        /// How many.
+        depth: usize,
+    },
+}
+
+/// How VMs wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarmState {
+    /// They run.
+    #[default]
+    Running,
+    /// They are paused and cost no CPU; the handoff resumes them.
+    Paused,
+}
+
+/// What happens to an acquire when nothing is warm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overflow {
+    /// It waits, and a restore more is begun for it.
+    #[default]
+    WarmElseCold,
+    /// It waits for one of the pool's own.
+    Wait,
+    /// It is refused.
+    WarmOnly,
+    /// It gets a restore of its own even when something is warm.
+    ColdOnly,
+}
+
+/// A pool as an operator asks for it: as it is journaled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolConfig {
+    /// Its name.
+    pub id: PoolId,
+    /// What its VMs are restored from.
+    pub template: TemplateId,
+    /// How many should be warm.
+    pub sizing: Sizing,
+    /// How they wait.
+    pub warm_state: WarmState,
+    /// How old they may get; unset: any age.
+    pub max_warm_age: Option<Duration>,
+    /// How many are restored at once.
+    pub max_parallel_restores: usize,
+    /// What an acquire does that does not say.
+    pub default_overflow: Overflow,
+    /// The lease of an acquire that does not say.
+    pub default_ttl: Duration,
+    /// The longest lease.
+    pub max_ttl: Duration,
+    /// Changes with every change.
+    pub etag: String,
+    /// When it was made.
+    pub create_time: SystemTime,
+    /// When it was last changed.
+    pub update_time: SystemTime,
+    /// The operator's labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The deepest pool.
+pub const MAX_DEPTH: usize = 100_000;
+
+impl PoolConfig {
+    /// The target of warm VMs.
+    pub const fn target(&self) -> usize {
+        let Sizing::Fixed { depth } = self.sizing;
+        depth
+    }
+}
+
+/// What a waiter is sent.
+pub(crate) type Granted = Result<Reserved>;
+
+/// Why a warm VM is thrown away: one of a fixed set, for the metric.
+pub(crate) type Discard = &'static str;
+
+/// A pool.
+pub struct Pool {
+    /// Its name.
+    pub id: PoolId,
+    /// Who makes its VMs.
+    pub provider: Arc<Provider>,
+    pub(crate) metrics: PoolMetrics,
+    pub(crate) bell: Notify,
+    pub(crate) stop: tokio_util::sync::CancellationToken,
+    pub(crate) ledger: Mutex<Ledger<oneshot::Sender<Granted>>>,
+    config: RwLock<Arc<PoolConfig>>,
+    template: RwLock<Arc<Template>>,
+    leased: AtomicUsize,
+    /// Restores under way, each for one caller alone.
+    dedicated: Arc<AtomicUsize>,
+    /// Mean time of a restore, in seconds, for predictions.
+    restore_seconds: Mutex<Option<f64>>,
+    reaper: Reaper,
+    env: Arc<dyn Env>,
+    max_waiting: usize,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// How a pool stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolStatus {
+    /// VMs that wait.
+    pub warm: usize,
+    /// VMs that should.
+    pub target: usize,
+    /// VMs being restored.
+    pub restoring: usize,
+    /// VMs that tenants have.
+    pub leased: usize,
+    /// Callers that wait.
+    pub waiting: usize,
+    /// The template's generation.
+    pub generation: i64,
+    /// Restores are held back.
+    pub breaker_open: bool,
+    /// Failures of restores in a row.
+    pub failures: u32,
+    /// Why the last one failed.
+    pub reason: String,
+    /// When the next is tried.
+    pub retry_after: Duration,
+    /// Mean time of a restore.
+    pub restore_time: Option<Duration>,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        config: PoolConfig,
+        template: Arc<Template>,
+        provider: Arc<Provider>,
+        limits: &Limits,
+        reaper: Reaper,
+        env: Arc<dyn Env>,
+    ) -> Arc<Self> {
+        let metrics = PoolMetrics::new(config.id.as_str(), config.template.as_str(), &provider.name);
+        let pool = Self {
+            id: config.id.clone(),
+            provider,
+            metrics,
+            bell: Notify::new(),
+            stop: tokio_util::sync::CancellationToken::new(),
+            ledger: Mutex::new(Ledger::new(bounds(&config, limits.max_waiting))),
+            config: RwLock::new(Arc::new(config)),
+            template: RwLock::new(template),
+            leased: AtomicUsize::new(0),
+            dedicated: Arc::default(),
+            restore_seconds: Mutex::default(),
+            reaper,
+            env,
+            max_waiting: limits.max_waiting,
+        };
+        pool.show();
+        Arc::new(pool)
+    }
+
+    /// Its configuration now.
+    pub fn config(&self) -> Arc<PoolConfig> {
+        Arc::clone(&self.config.read())
+    }
+
+    /// The template that it restores from now.
+    pub fn template(&self) -> Arc<Template> {
+        Arc::clone(&self.template.read())
+    }
+
+    pub(crate) fn set_config(&self, config: PoolConfig) {
+        self.ledger.lock().set_bounds(bounds(&config, self.max_waiting));
+        *self.config.write() = Arc::new(config);
+        self.bell.notify_one();
+    }
+
+    /// Restores from `template` from now on; what is warm of another generation is thrown away.
+    pub(crate) fn set_template(&self, template: Arc<Template>) {
+        let is_new = self.template().generation != template.generation;
+        *self.template.write() = template;
+        if is_new {
+            self.discard_all();
+        }
+        self.bell.notify_one();
+    }
+
+    /// Restores from `template` from now on, and anew: nothing that is warm fits any more.
+    pub(crate) fn replace_all(&self, template: Arc<Template>) {
+        *self.template.write() = template;
+        self.discard_all();
+        self.bell.notify_one();
+    }
+
+    /// Ends: whoever waits is told, what is warm is destroyed.
+    pub(crate) fn close(&self) {
+        self.stop.cancel();
+        let name = self.id.to_string();
+        self.dismiss_waiters(|| Error::NotFound { kind: Kind::Pool, name: name.clone() });
+        let mut ledger = self.ledger.lock();
+        let closed = Bounds { target: 0, max_waiting: 0, ..ledger.bounds() };
+        ledger.set_bounds(closed);
+        drop(ledger);
+        self.discard_all();
+        self.show();
+    }
+
+    fn discard_all(&self) {
+        let old = self.ledger.lock().take_all();
+        self.discard(old, "old_generation");
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> PoolStatus {
+        let now = self.env.boot_time();
+        let ledger = self.ledger.lock();
+        let breaker = ledger.breaker();
+        PoolStatus {
+            warm: ledger.warm(),
+            target: ledger.bounds().target,
+            restoring: ledger.restoring(),
+            leased: self.leased.load(Ordering::Relaxed),
+            waiting: ledger.waiting(),
+            generation: self.template().generation,
+            breaker_open: breaker.is_open(),
+            failures: breaker.failures(),
+            reason: breaker.reason().to_owned(),
+            retry_after: breaker.retry_after(now),
+            restore_time: self.restore_time(),
+        }
+    }
+
+    /// The mean time of a restore, if one was measured.
+    pub fn restore_time(&self) -> Option<Duration> {
+        self.restore_seconds.lock().map(Duration::from_secs_f64)
+    }
+
+    pub(crate) fn restore_took(&self, took: Duration) {
+        self.metrics.restored(took);
+        let mut mean = self.restore_seconds.lock();
+        let took = took.as_secs_f64();
+        *mean = Some(mean.map_or(took, |mean| mean.mul_add(0.8, took * 0.2)));
+    }
+
+    /// The time until a caller at the end of the line can expect a VM.
+    pub(crate) fn expected_wait(&self) -> Option<Duration> {
+        let restore = self.restore_time()?;
+        let ledger = self.ledger.lock();
+        let ahead = ledger.waiting() + 1;
+        let at_once = ledger.bounds().max_parallel_restores.max(1);
+        Some(restore * ahead.div_ceil(at_once) as u32)
+    }
+
+    /// What to tell a caller who is turned away: when it may be worth another try.
+    pub(crate) fn retry_after(&self) -> Duration {
+        let floor = Duration::from_millis(20);
+        let breaker = self.ledger.lock().breaker().retry_after(self.env.boot_time());
+        self.expected_wait().unwrap_or(Duration::from_millis(200)).max(breaker).max(floor)
+    }
+
+    /// Reserves a warm VM for a newcomer.
+    pub(crate) fn reserve(self: &Arc<Self>) -> Option<Reserved> {
+        let reservation = self.ledger.lock().reserve(self.env.boot_time());
+        self.discard(reservation.stale, "over_age");
+        let reserved = Reserved { pool: Arc::clone(self), vm: Some(reservation.vm?) };
+        self.show();
+        self.bell.notify_one();
+        Some(reserved)
+    }
+
+    /// Brings a VM that came in to whoever waits for it.
+    pub(crate) fn settle(self: &Arc<Self>, mut settled: Settled<oneshot::Sender<Granted>>) {
+        loop {
+            match settled {
+                Settled::Warm => break,
+                Settled::Surplus(vm) => {
+                    self.discard([vm], "surplus");
+                    break;
+                }
+                Settled::Serves(waiter, vm) => {
+                    let reserved = Reserved { pool: Arc::clone(self), vm: Some(vm) };
+                    let Err(unsent) = waiter.send(Ok(reserved)) else { break };
+                    // The caller has left; its VM goes to the next, here and not by `drop`, so
+                    // that a line of leavers does not nest.
+                    let Some(vm) = unsent.ok().and_then(|mut it| it.vm.take()) else { break };
+                    let Some(next) = self.ledger.lock().give_back(&vm.vm_id) else { break };
+                    settled = next;
+                }
+            }
+        }
+        self.show();
+        self.bell.notify_one();
+    }
+
+    /// Throws warm VMs away.
+    pub(crate) fn discard(&self, vms: impl IntoIterator<Item = WarmVm>, reason: Discard) {
+        for vm in vms {
+            self.metrics.discarded(reason);
+            self.reaper.retire(&self.provider, vm.vm_id, None);
+        }
+    }
+
+    /// A VM of this pool has ended by itself, if it is in the books.
+    pub(crate) fn died(&self, vm_id: &VmId) {
+        let died = self.ledger.lock().died(vm_id);
+        self.discard(died, "died");
+        self.show();
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn leased_changed(&self, change: isize) {
+        let leased = match change {
+            1.. => self.leased.fetch_add(change.unsigned_abs(), Ordering::Relaxed) + 1,
+            _ => self.leased.fetch_sub(change.unsigned_abs(), Ordering::Relaxed) - 1,
+        };
+        self.metrics.leased(leased);
+    }
+
+    /// A place for a restore of one caller alone; `None` when `max` have one.
+    pub(crate) fn take_dedicated(&self, max: usize) -> Option<Dedicated> {
+        let before = self.dedicated.fetch_add(1, Ordering::Relaxed);
+        // Taken in either case; dropped again when there was none left.
+        let place = Dedicated(Arc::clone(&self.dedicated));
+        (before < max).then_some(place)
+    }
+
+    /// Writes the counts into the metrics.
+    pub(crate) fn show(&self) {
+        let mut ledger = self.ledger.lock();
+        let oldest = ledger.oldest_ready_at();
+        let counts = (ledger.warm(), ledger.bounds().target, ledger.restoring());
+        let open = ledger.breaker().is_open();
+        drop(ledger);
+        self.metrics.counts(counts.0, counts.1, counts.2);
+        let now = self.env.boot_time();
+        self.metrics.oldest_warm_age(oldest.map_or(Duration::ZERO, |at| now.saturating_sub(at)));
+        self.metrics.breaker(open);
+    }
+
+    /// Tells everybody in line that there will be nothing.
+    pub(crate) fn dismiss_waiters(&self, why: impl Fn() -> Error) {
+        let waiters = self.ledger.lock().dismiss_waiters();
+        waiters.into_iter().for_each(|waiter| drop(waiter.send(Err(why()))));
+    }
+}
+
+fn bounds(config: &PoolConfig, max_waiting: usize) -> Bounds {
+    Bounds {
+        target: config.target(),
+        max_parallel_restores: config.max_parallel_restores,
+        max_waiting,
+        max_warm_age: config.max_warm_age,
+    }
+}
+
+/// A place for a restore of one caller alone; dropped, it is free.
+#[derive(Debug)]
+pub(crate) struct Dedicated(Arc<AtomicUsize>);
+
+impl Drop for Dedicated {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A warm VM held for one caller; dropped, it goes back to the pool or to the next in line.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    pool: Arc<Pool>,
+    vm: Option<WarmVm>,
+}
+
+impl Reserved {
+    /// Takes the VM out of the books, to be promised. `None` when it has died: it is destroyed.
+    pub(crate) fn commit(mut self) -> Option<WarmVm> {
+        let vm = self.vm.take()?;
+        let alive = matches!(
+            self.pool.provider.runtime.status(&vm.vm_id),
+            Some(VmStatus::Running | VmStatus::Stopped)
+        );
+        if self.pool.ledger.lock().commit(&vm.vm_id) && alive {
+            return Some(vm);
+        }
+        self.pool.discard([vm], "died");
+        None
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(vm) = self.vm.take() {
+            let settled = self.pool.ledger.lock().give_back(&vm.vm_id);
+            settled.into_iter().for_each(|settled| self.pool.settle(settled));
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! What a start does before it serves: adopt, roll forward, or reap.
+//!
+//! The journal has the last word. Providers have adopted their instances by the time this runs;
+//! it decides what becomes of each:
+//!
+//! | journal | instance | becomes |
+//! |---|---|---|
+//! | leased | lives | the tenant's: its name is made good |
+//! | leased | dead or lost | the tenant's, FAILED, found by name and request id |
+//! | aborted, releasing | any | destroyed |
+//! | gone | any | destroyed; the request is remembered for its time |
+//! | nothing | of this boot, pool, generation and state, young and answering | warm |
+//! | nothing | with our state uuid, otherwise | destroyed, counted |
+//! | nothing | of another state | never touched |
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_providers::model::{VmStatus, VmView};
+use hearth_providers::{Uid, VmId, VmRuntimeError};
+
+use crate::error::{Error, Result};
+use crate::ids::PoolId;
+use crate::jobs::Class;
+use crate::journal::{Control, LeaseRecord, RecordState};
+use crate::ledger::WarmVm;
+use crate::lease::Lease;
+use crate::lifecycle::{VmEvent, VmState};
+use crate::manager::{Manager, tags};
+use crate::metrics;
+use crate::pool::{Pool, PoolConfig, Provider, WarmState};
+use crate::templates::{Template, TemplateState};
+
+/// What a recovery did, for the log.
+#[derive(Debug, Default)]
+struct Report {
+    leases: usize,
+    failed_leases: usize,
+    ended_leases: usize,
+    adopted_warm: usize,
+    reaped: usize,
+    strangers: usize,
+}
+
+impl Manager {
+    /// Does all of it. See the table above.
+    pub(crate) async fn recover(self: &Arc<Self>, reap: bool) -> Result<()> {
+        let (templates, pools, records) = self.read_journal().await?;
+        let views = self.all_instances();
+        self.check_ours(&views, reap)?;
+        for mut template in templates {
+            if template.state == TemplateState::Building {
+                let why = "hearth ended while it was being built: create it again";
+                template.state = TemplateState::Failed(why.to_owned());
+            }
+            self.templates.write().insert(template.id.clone(), Arc::new(template));
+        }
+        let mut report = Report::default();
+        let mut by_uid: HashMap<_, _> =
+            records.into_iter().map(|record| (record.uid, record)).collect();
+        // Pools are opened before their leases, which count in them, and after their VMs are
+        // known, so that nothing is restored that is there.
+        let mut pool_configs: Vec<PoolConfig> = pools;
+        pool_configs.sort_by(|a, b| a.id.cmp(&b.id));
+        let opened = self.open_pools(pool_configs);
+        let mut adoptions = Vec::new();
+        for (provider, view) in views {
+            match by_uid.remove(&view.uid) {
+                Some(record) => self.recover_lease(record, Some(view), &mut report),
+                None => self.recover_unleased(&provider, view, &mut adoptions, &mut report, reap),
+            }
+        }
+        by_uid.into_values().for_each(|record| self.recover_lease(record, None, &mut report));
+        self.adopt_warm(adoptions, &mut report).await;
+        opened.iter().for_each(|pool| self.drive(pool));
+        tracing::info!(?report, "recovery has finished");
+        Ok(())
+    }
+
+    async fn read_journal(
+        &self,
+    ) -> Result<(Vec<Template>, Vec<PoolConfig>, Vec<LeaseRecord>)> {
+        let journal = Arc::clone(&self.journal);
+        let call = move || {
+            let read = || {
+                let templates = journal.control(Control::Template)?;
+                Ok((templates, journal.control(Control::Pool)?, journal.leases()?))
+            };
+            Ok(read())
+        };
+        self.jobs.run(Class::Verb, "read the journal", Duration::MAX, call, drop).await?
+    }
+
+    fn all_instances(&self) -> Vec<(Arc<Provider>, VmView)> {
+        let of = |provider: &Arc<Provider>| {
+            let views = provider.runtime.list_vms().into_iter();
+            let provider = Arc::clone(provider);
+            views.map(move |view| (Arc::clone(&provider), view)).collect::<Vec<_>>()
+        };
+        self.providers().iter().flat_map(of).collect()
+    }
+
+    /// Instances without their journal are nobody's to decide on.
+    fn check_ours(&self, views: &[(Arc<Provider>, VmView)], reap: bool) -> Result<()> {
+        let state = self.state_uuid().to_string();
+        let foreign = views.iter().filter(|(_, view)| {
+            view.tags.get(tags::STATE).is_some_and(|other| *other != state)
+        });
+        let count = foreign.count();
+        if count == 0 || reap {
+            return Ok(());
+        }
+        let what = format!(
+            "{count} VMs here belong to another journal than this one ({state}): put the journal \
+             back, or start once with --reap to destroy them"
+        );
+        Err(Error::Storage { source: what.into() })
+    }
+
+    fn open_pools(self: &Arc<Self>, configs: Vec<PoolConfig>) -> Vec<Arc<Pool>> {
+        let open = |config: PoolConfig| {
+            let id = config.id.clone();
+            let opened = self.make_pool(config);
+            opened.inspect_err(|error| {
+                tracing::error!(pool = %id, %error, "a pool cannot be opened: it is left closed");
+            })
+        };
+        configs.into_iter().filter_map(|config| open(config).ok()).collect()
+    }
+
+    fn recover_lease(
+        self: &Arc<Self>,
+        record: LeaseRecord,
+        view: Option<VmView>,
+        report: &mut Report,
+    ) {
+        self.leases.fence_seen(record.fence);
+        let Ok(provider) = self.provider(&record.provider).cloned() else {
+            tracing::error!(
+                uid = %record.uid, provider = record.provider,
+                "a lease is of a provider that is not configured: it is left alone"
+            );
+            return;
+        };
+        let pool = record.pool.as_ref().and_then(|pool| self.pool(pool).ok());
+        let state = match record.state {
+            RecordState::Leased => VmState::Leased,
+            RecordState::Aborted | RecordState::Releasing => VmState::Releasing,
+            RecordState::Gone => VmState::Gone,
+        };
+        let is_live = state == VmState::Leased;
+        let (vm_id, fingerprint) = (record.vm_id.clone(), record.fingerprint);
+        let was_aborted = record.state == RecordState::Aborted;
+        let record = self.on_this_boot(record);
+        let lease = Lease::new(record, state, provider, pool);
+        if let Some(request) = lease.request.clone().filter(|_| !was_aborted) {
+            self.requests.adopt(request, fingerprint, Arc::clone(&lease));
+        }
+        if !is_live {
+            report.ended_leases += 1;
+            self.finish_release(&lease, view, was_aborted);
+            return;
+        }
+        report.leases += 1;
+        let lives = view.as_ref().is_some_and(|it| it.status != VmStatus::Failed);
+        report.failed_leases += usize::from(!lives);
+        if let Some(view) = view.filter(|view| view.vm_id != vm_id) {
+            self.make_name_good(&lease, &view.vm_id, &vm_id);
+        }
+        lease.pool.as_ref().inspect(|pool| pool.leased_changed(1));
+        self.leases.insert(&lease);
+        self.leases.hold_name(&vm_id, &lease);
+    }
+
+    /// Boot times of another boot mean nothing: the wall clock stands in for them.
+    fn on_this_boot(&self, mut record: LeaseRecord) -> LeaseRecord {
+        if record.boot_id != self.boot_id {
+            let left = record.expire_time.duration_since(self.env.now()).unwrap_or_default();
+            record.deadline = self.env.boot_time() + left.min(crate::release::MAX_TTL);
+            record.boot_id.clone_from(&self.boot_id);
+        }
+        record
+    }
+
+    /// The crash came between the append and the rename, or within a rename of the tenant's.
+    fn make_name_good(&self, lease: &Arc<Lease>, called: &VmId, vm_id: &VmId) {
+        let runtime = &lease.provider.runtime;
+        let renamed = match runtime.rename_vm(called, vm_id) {
+            // Whoever has the name has no lease for it: the journal would have said so.
+            Err(VmRuntimeError::AlreadyExists { .. }) => {
+                let aside = VmId::warm(self.env.uid());
+                runtime.rename_vm(vm_id, &aside).and_then(|()| runtime.rename_vm(called, vm_id))
+            }
+            renamed => renamed,
+        };
+        if let Err(error) = renamed {
+            tracing::error!(%vm_id, uid = %lease.uid, %error, "a leased VM has a wrong name");
+        }
+        if runtime.status(vm_id) == Some(VmStatus::Stopped)
+            && lease.pool.as_ref().is_some_and(|it| it.config().warm_state == WarmState::Paused)
+        {
+            // The handover had not come to its resume; it is done as a job of its own.
+            let (runtime, vm_id) = (Arc::clone(runtime), vm_id.clone());
+            let (jobs, limit) = (self.jobs.clone(), self.limits.verb_timeout);
+            self.tasks.spawn(async move {
+                let name = vm_id.clone();
+                let call = move || runtime.resume_vm(&name);
+                if let Err(error) = jobs.run(Class::Verb, "resume", limit, call, drop).await {
+                    tracing::error!(%vm_id, %error, "a leased VM could not be resumed");
+                }
+            });
+        }
+    }
+
+    fn finish_release(&self, lease: &Arc<Lease>, view: Option<VmView>, was_aborted: bool) {
+        let now = self.env.boot_time();
+        match view {
+            Some(view) => {
+                lease.pool.as_ref().inspect(|pool| pool.leased_changed(1));
+                self.leases.insert(lease);
+                drop(self.destroy(lease, view.vm_id, None));
+            }
+            None if was_aborted => {
+                let _ = self.journal.forget_lease(lease.uid);
+            }
+            None => {
+                let _ = lease.advance(VmEvent::Destroyed);
+                self.leases.free_name(&lease.held().vm_id, lease, now);
+                self.requests.ended(lease.request.clone(), lease.uid, now);
+            }
+        }
+    }
+
+    /// Of an instance that no record mentions.
+    fn recover_unleased(
+        &self,
+        provider: &Arc<Provider>,
+        view: VmView,
+        adoptions: &mut Vec<(Arc<Pool>, VmView)>,
+        report: &mut Report,
+        reap: bool,
+    ) {
+        let state = self.state_uuid().to_string();
+        match view.tags.get(tags::STATE) {
+            Some(other) if *other == state => {}
+            Some(_) if reap => {}
+            _ => {
+                report.strangers += 1;
+                tracing::warn!(vm_id = %view.vm_id, uid = %view.uid, "a stranger is left alone");
+                return;
+            }
+        }
+        if let Some(pool) = self.adopting_pool(&view) {
+            adoptions.push((pool, view));
+            return;
+        }
+        self.reap_vm(provider, view.vm_id, view.uid, report);
+    }
+
+    /// The pool in which a VM may be warm: all that can be known without asking it agrees.
+    fn adopting_pool(&self, view: &VmView) -> Option<Arc<Pool>> {
+        let tag = |name: &str| view.tags.get(name);
+        let pool = self.pool(&PoolId::parse(tag(tags::POOL)?).ok()?).ok()?;
+        let template = pool.template();
+        let wanted = match pool.config().warm_state {
+            WarmState::Running => VmStatus::Running,
+            WarmState::Paused => VmStatus::Stopped,
+        };
+        let agrees = view.status == wanted
+            && view.vm_id.is_pools_own()
+            && *tag(tags::STATE)? == self.state_uuid().to_string()
+            && *tag(tags::BOOT)? == self.boot_id
+            && tag(tags::TEMPLATE)?.as_str() == template.id.as_str()
+            && *tag(tags::GENERATION)? == template.generation.to_string();
+        let age = self.env.boot_time().saturating_sub(made_at(view)?);
+        let is_young = pool.config().max_warm_age.is_none_or(|max| age < max);
+        (agrees && is_young).then_some(pool)
+    }
+
+    /// Probes those that may be warm, at once, and takes up those that answer.
+    async fn adopt_warm(
+        self: &Arc<Self>,
+        adoptions: Vec<(Arc<Pool>, VmView)>,
+        report: &mut Report,
+    ) {
+        let mut probes = tokio::task::JoinSet::new();
+        for (pool, view) in adoptions {
+            let (manager, probed) = (Arc::clone(self), view.vm_id.clone());
+            probes.spawn(async move {
+                let answers = manager.probe_adopted(&pool, &probed).await;
+                (pool, view, answers)
+            });
+        }
+        while let Some(Ok((pool, view, answers))) = probes.join_next().await {
+            let (vm_id, uid) = (view.vm_id.clone(), view.uid);
+            match (answers, made_at(&view)) {
+                (Ok(()), Some(ready_at)) => {
+                    report.adopted_warm += 1;
+                    let adopted = pool.ledger.lock().adopt(WarmVm { vm_id, uid, ready_at });
+                    pool.settle(adopted);
+                }
+                (answers, _) => {
+                    let error = answers.err().map(|error| error.to_string());
+                    tracing::warn!(%vm_id, error, "a warm VM does not answer and is reaped");
+                    self.reap_vm(&pool.provider, vm_id, uid, report);
+                }
+            }
+        }
+    }
+
+    async fn probe_adopted(&self, pool: &Arc<Pool>, vm_id: &VmId) -> Result<(), VmRuntimeError> {
+        if pool.config().warm_state == WarmState::Paused {
+            // It was probed before it was paused, and nothing has run in it since.
+            return Ok(());
+        }
+        let (runtime, name) = (Arc::clone(&pool.provider.runtime), vm_id.clone());
+        let (probe, limit) = (pool.template().readiness.probe(), self.limits.probe_timeout);
+        let call = move || runtime.probe(&name, probe, limit);
+        self.jobs.run(Class::Restore, "probe", limit * 2, call, drop).await
+    }
+
+    fn reap_vm(&self, provider: &Arc<Provider>, vm_id: VmId, uid: Uid, report: &mut Report) {
+        tracing::info!(%vm_id, %uid, "a VM that nobody has is reaped");
+        report.reaped += 1;
+        metrics::orphans_reaped("vm", 1);
+        self.reaper.retire(provider, vm_id, None);
+    }
+}
+
+fn made_at(view: &VmView) -> Option<Duration> {
+    view.tags.get(tags::MADE_AT)?.parse().ok().map(Duration::from_millis)
+}

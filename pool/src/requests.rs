@@ -1,0 +1,229 @@
+//! Which requests were made before, so that a retry gets the same answer and never a second VM.
+//!
+//! Keyed by tenant, method and request id. A request under way is joined by its duplicates; one
+//! that failed is forgotten; one that succeeded is remembered while its lease lives and for a
+//! time afterwards. Bounded: the oldest of the ended ones go first.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use hearth_providers::Uid;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::ids::Tenant;
+use crate::lease::Lease;
+
+/// For how long the request of an ended lease is remembered.
+pub const REMEMBERED_FOR: Duration = Duration::from_secs(3600);
+
+/// The methods whose requests are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// `AcquireVm`
+    Acquire,
+    /// `CreateVm`
+    Create,
+}
+
+/// What names a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RequestKey {
+    /// Who asks.
+    pub tenant: Tenant,
+    /// For what.
+    pub method: Method,
+    /// The caller's name for it.
+    pub request_id: String,
+}
+
+/// Every request remembered.
+#[derive(Debug)]
+pub struct RequestLog {
+    known: DashMap<RequestKey, Known>,
+    ended: Mutex<VecDeque<Ended>>,
+    capacity: usize,
+}
+
+/// A lease that has ended, whose record is kept for the sake of its request.
+#[derive(Debug)]
+struct Ended {
+    at: Duration,
+    request: Option<RequestKey>,
+    uid: Uid,
+}
+
+#[derive(Debug)]
+enum Known {
+    UnderWay { fingerprint: u64, ends: watch::Receiver<()> },
+    Done { fingerprint: u64, lease: Arc<Lease> },
+}
+
+/// What is known of a request that comes in.
+#[derive(Debug)]
+pub enum Begin {
+    /// Nothing: it is the caller's to do.
+    New(Pending),
+    /// It is under way: wait for its end, then look again.
+    UnderWay(watch::Receiver<()>),
+    /// It led to this lease.
+    Done(Arc<Lease>),
+    /// Its id was used for another request.
+    Reused,
+    /// No more can be remembered.
+    Full,
+}
+
+/// A request under way. Dropped, it is forgotten and its duplicates look again.
+#[derive(Debug)]
+pub struct Pending {
+    log: Arc<RequestLog>,
+    key: RequestKey,
+    fingerprint: u64,
+    _ends: watch::Sender<()>,
+    done: bool,
+}
+
+impl RequestLog {
+    /// A log of at most `capacity` requests.
+    pub fn new(capacity: usize) -> Arc<Self> {
+        Arc::new(Self { known: DashMap::new(), ended: Mutex::default(), capacity })
+    }
+
+    /// Looks a request up and, when it is new, begins it.
+    pub fn begin(self: &Arc<Self>, key: RequestKey, fingerprint: u64) -> Begin {
+        let full = self.known.len() >= self.capacity && !self.forget_oldest();
+        match self.known.entry(key) {
+            Entry::Occupied(known) => match known.get() {
+                Known::UnderWay { fingerprint: other, .. } | Known::Done { fingerprint: other, .. }
+                    if *other != fingerprint =>
+                {
+                    Begin::Reused
+                }
+                Known::UnderWay { ends, .. } => Begin::UnderWay(ends.clone()),
+                Known::Done { lease, .. } => Begin::Done(Arc::clone(lease)),
+            },
+            Entry::Vacant(_) if full => Begin::Full,
+            Entry::Vacant(vacant) => {
+                let (sender, ends) = watch::channel(());
+                let key = vacant.key().clone();
+                vacant.insert(Known::UnderWay { fingerprint, ends });
+                let log = Arc::clone(self);
+                Begin::New(Pending { log, key, fingerprint, _ends: sender, done: false })
+            }
+        }
+    }
+
+    /// Takes up what a restart found.
+    pub fn adopt(&self, key: RequestKey, fingerprint: u64, lease: Arc<Lease>) {
+        self.known.insert(key, Known::Done { fingerprint, lease });
+    }
+
+    /// The lease of `uid`, made by `request`, has ended at `now`.
+    pub fn ended(&self, request: Option<RequestKey>, uid: Uid, now: Duration) {
+        self.ended.lock().push_back(Ended { at: now, request, uid });
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// How many can be.
+    pub const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets those that ended long before `now`; answers whose records may go.
+    pub fn forget_old(&self, now: Duration) -> Vec<Uid> {
+        let mut forgotten = Vec::new();
+        let mut ended = self.ended.lock();
+        while ended.front().is_some_and(|oldest| {
+            oldest.at + REMEMBERED_FOR <= now || self.known.len() > self.capacity
+        }) && let Some(oldest) = ended.pop_front()
+        {
+            oldest.request.inspect(|key| drop(self.known.remove(key)));
+            forgotten.push(oldest.uid);
+        }
+        forgotten
+    }
+
+    fn forget_oldest(&self) -> bool {
+        let mut ended = self.ended.lock();
+        let Some(place) = ended.iter().position(|it| it.request.is_some()) else { return false };
+        // Its record stays for the time being: a restart takes it up again, and forgets it then.
+        let key = ended.get_mut(place).and_then(|it| it.request.take());
+        drop(ended);
+        key.is_some_and(|key| self.known.remove(&key).is_some())
+    }
+}
+
+impl Pending {
+    /// It led to `lease`.
+    pub fn done(mut self, lease: &Arc<Lease>) {
+        self.done = true;
+        let known = Known::Done { fingerprint: self.fingerprint, lease: Arc::clone(lease) };
+        self.log.known.insert(self.key.clone(), known);
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.done {
+            self.log.known.remove(&self.key);
+        }
+    }
+}
+
+/// Hashes what a request asks for: FNV-1a, 64 bits, the same in every version of hearth.
+pub fn fingerprint(parts: &[&[u8]]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    for part in parts {
+        part.iter().copied().for_each(&mut add);
+        // A separator that no part contains keeps ("a", "b") from ("ab", "").
+        add(0xff);
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(request_id: &str) -> RequestKey {
+        let (tenant, request_id) = (Tenant::anonymous(), request_id.to_owned());
+        RequestKey { tenant, method: Method::Acquire, request_id }
+    }
+
+    #[tokio::test]
+    async fn a_failed_request_is_forgotten_and_its_duplicate_looks_again() {
+        let log = RequestLog::new(10);
+        let Begin::New(pending) = log.begin(key("a"), 1) else { panic!("it is new") };
+        let Begin::UnderWay(mut ends) = log.begin(key("a"), 1) else { panic!("it is under way") };
+        assert!(matches!(log.begin(key("a"), 2), Begin::Reused));
+        drop(pending);
+        assert!(ends.changed().await.is_err());
+        assert!(matches!(log.begin(key("a"), 2), Begin::New(_)));
+    }
+
+    #[test]
+    fn the_log_is_bounded() {
+        let log = RequestLog::new(1);
+        let Begin::New(_pending) = log.begin(key("a"), 1) else { panic!("it is new") };
+        assert!(matches!(log.begin(key("b"), 1), Begin::Full));
+    }
+
+    #[test]
+    fn parts_do_not_run_together() {
+        assert_ne!(fingerprint(&[b"a", b"b"]), fingerprint(&[b"ab", b""]));
+    }
+}

@@ -1,0 +1,106 @@
+//! Destroys VMs that nobody is to have any more, until they are gone.
+//!
+//! Anybody may hand a VM in, from a `drop` too: nothing is spawned or awaited there. A destroy
+//! that fails is tried again, ever more rarely, for as long as hearth runs; at the next start
+//! recovery finds what is left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_providers::model::VmStatus;
+use hearth_providers::{VmId, VmRuntimeError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::jobs::{Class, Jobs};
+use crate::pool::Provider;
+use crate::tasks::TaskGroup;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What is called when a VM is gone.
+pub(crate) type OnGone = Box<dyn FnOnce() + Send>;
+
+struct Doomed {
+    provider: Arc<Provider>,
+    vm_id: VmId,
+    on_gone: Option<OnGone>,
+    gone: Option<oneshot::Sender<()>>,
+}
+
+/// Takes in what is to be destroyed. The queue is bounded by the number of VMs.
+#[derive(Clone, Debug)]
+pub(crate) struct Reaper {
+    queue: mpsc::UnboundedSender<Doomed>,
+}
+
+impl Reaper {
+    /// A reaper whose work is done by a task of `tasks`.
+    pub(crate) fn start(tasks: &TaskGroup, jobs: Jobs, timeout: Duration) -> Self {
+        let (queue, mut doomed) = mpsc::unbounded_channel::<Doomed>();
+        let group = tasks.clone();
+        tasks.spawn_critical("reaper", async move {
+            loop {
+                let next = tokio::select! {
+                    // What was handed in before the stop is still destroyed.
+                    biased;
+                    next = doomed.recv() => next,
+                    () = group.stopping().cancelled() => None,
+                };
+                let Some(next) = next else { return };
+                group.spawn(destroy(next, jobs.clone(), timeout, group.clone()));
+            }
+        });
+        Self { queue }
+    }
+
+    /// Has a VM destroyed; `on_gone` is called when it is.
+    pub(crate) fn retire(
+        &self,
+        provider: &Arc<Provider>,
+        vm_id: VmId,
+            on_gone: Option<OnGone>,
+    ) {
+        let provider = Arc::clone(provider);
+        // After the stop nobody listens: recovery finds the VM at the next start.
+        let _ = self.queue.send(Doomed { provider, vm_id, on_gone, gone: None });
+    }
+
+    /// As [`Self::retire`]; the answer comes when the VM is gone.
+    pub(crate) fn retire_and_tell(
+        &self,
+        provider: &Arc<Provider>,
+        vm_id: VmId,
+            on_gone: OnGone,
+    ) -> oneshot::Receiver<()> {
+        let (gone, is_gone) = oneshot::channel();
+        let (provider, on_gone) = (Arc::clone(provider), Some(on_gone));
+        let _ = self.queue.send(Doomed { provider, vm_id, on_gone, gone: Some(gone) });
+        is_gone
+    }
+}
+
+async fn destroy(doomed: Doomed, jobs: Jobs, timeout: Duration, group: TaskGroup) {
+    let Doomed { provider, vm_id, on_gone, gone } = doomed;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let (runtime, name) = (Arc::clone(&provider.runtime), vm_id.clone());
+        let call = move || runtime.destroy_vm(&name);
+        match jobs.run(Class::Destroy, "destroy", timeout, call, drop).await {
+            Ok(()) | Err(VmRuntimeError::NotFound { .. }) => break,
+            Err(VmRuntimeError::InvalidTransition { status: VmStatus::Destroyed, .. }) => break,
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%vm_id, %error, source, "a VM could not be destroyed yet");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            () = group.stopping().cancelled() => return,
+        }
+    }
+    if let Some(on_gone) = on_gone {
+        on_gone();
+    }
+    gone.into_iter().for_each(|gone| drop(gone.send(())));
+}

@@ -1,0 +1,95 @@
+//! What VMs are restored from: a recipe, and the snapshot made by it.
+//!
+//! Each build or import makes a generation; its snapshot is pinned under the template's name and
+//! generation, so that it outlives the VM it was taken of.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hearth_providers::readiness::Readiness;
+use hearth_providers::{SnapshotId, Uid, VmSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::TemplateId;
+
+/// How a template is made, and what was made by it: as it is journaled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Template {
+    /// Its name.
+    pub id: TemplateId,
+    /// The configured provider it is for.
+    pub provider: String,
+    /// What its VM is booted from; of an imported one only what was told.
+    pub spec: VmSpec,
+    /// When its VM is ready to be captured.
+    pub readiness: Readiness,
+    /// For how long that is waited for.
+    pub ready_timeout: Duration,
+    /// Requests to its VM's agent before it is captured.
+    pub warm_up: Vec<String>,
+    /// How many times it was made.
+    pub generation: i64,
+    /// Where it stands.
+    pub state: TemplateState,
+    /// What restores read; unset while it is first built.
+    pub snapshot: Option<TemplateSnapshot>,
+    /// Was it imported, and so cannot be built again.
+    pub imported: bool,
+    /// Changes with every change.
+    pub etag: String,
+    /// The tenant-visible file that owns it, when `apply` made it.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Where a template stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TemplateState {
+    /// Its snapshot is being made.
+    Building,
+    /// VMs can be restored from it.
+    Ready,
+    /// Its snapshot could not be made, for this reason.
+    Failed(String),
+}
+
+/// The snapshot of a template, by the uid of the VM it was taken of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateSnapshot {
+    /// The snapshot's own uid.
+    pub uid: Uid,
+    /// The uid of the VM it was taken of.
+    pub vm_uid: Uid,
+    /// Its name among those of that VM.
+    pub snapshot_id: SnapshotId,
+}
+
+impl Template {
+    /// The name under which its snapshot is pinned.
+    pub fn pin(&self) -> String {
+        format!("template:{}@{}", self.id, self.generation)
+    }
+
+    /// What a restore from it asks the provider for; `None` while there is no snapshot.
+    pub fn restore_spec(&self, resume_immediately: bool) -> Option<VmSpec> {
+        use hearth_providers::model::{SnapshotRef, SnapshotSource};
+        let snapshot = self.snapshot.as_ref()?;
+        let restore_from = Some(SnapshotRef {
+            source: SnapshotSource::VmUid(snapshot.vm_uid),
+            snapshot_id: snapshot.snapshot_id.clone(),
+            resume_immediately,
+            network_overrides: Vec::new(),
+        });
+        Some(VmSpec { restore_from, ..VmSpec::default() })
+    }
+
+    /// Why nothing can be restored from it now, if so.
+    pub fn not_ready(&self) -> Option<String> {
+        match (&self.state, &self.snapshot) {
+            (TemplateState::Ready, Some(_)) => None,
+            (TemplateState::Ready, None) => Some("it has no snapshot".to_owned()),
+            (TemplateState::Building, _) => Some("it is being built".to_owned()),
+            (TemplateState::Failed(reason), _) => Some(reason.clone()),
+        }
+    }
+}

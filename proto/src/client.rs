@@ -1,0 +1,211 @@
+//! A thin client: one connection, a stub a service, and the few calls that everybody writes.
+//!
+//! It does not retry and makes up no ids: a caller that wants a call to be safe to retry gives it a
+//! `request_id`. All stubs share one HTTP/2 connection, which reconnects by itself; cloning is cheap and
+//! clones share it too.
+
+use std::time::Duration;
+
+use prost::{Message, Name};
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint, Error};
+use tonic::{Request, Status};
+
+use crate::convert::duration_to_wire;
+use crate::details::status_from_operation;
+use crate::google::longrunning::operations_client::OperationsClient;
+use crate::google::longrunning::{Operation, WaitOperationRequest, operation};
+use crate::v1::artifact_service_client::ArtifactServiceClient;
+use crate::v1::node_service_client::NodeServiceClient;
+use crate::v1::pool_service_client::PoolServiceClient;
+use crate::v1::template_service_client::TemplateServiceClient;
+use crate::v1::vm_service_client::VmServiceClient;
+use crate::v1::{AcquireVmRequest, AcquireVmResponse, ReleaseVmRequest, Vm};
+
+/// Largest answer that is accepted, in bytes: a full page of VMs with full labels.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Longest single wait for an operation; a longer one is made of several, so that a server that went away
+/// is noticed.
+const WAIT_SLICE: Duration = Duration::from_secs(30);
+
+/// Allowance for the network beyond [`WAIT_SLICE`].
+const WAIT_GRACE: Duration = Duration::from_secs(5);
+
+/// Shortest time between two questions about an operation. `WaitOperation` may answer early.
+const WAIT_PACE: Duration = Duration::from_millis(50);
+
+/// How to connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientOptions {
+    /// Longest time to establish a connection. Default: 5 s.
+    pub connect_timeout: Duration,
+    /// Longest time until a call answers, or a stream begins; a deadline of the call's own can only be
+    /// shorter. Default: 2 minutes.
+    pub request_timeout: Duration,
+    /// How often to ask an unresponsive connection, idle or not, whether it lives. Default: 30 s.
+    pub keep_alive_interval: Duration,
+    /// How long to wait for that answer before the connection counts as dead. Default: 10 s.
+    pub keep_alive_timeout: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(120),
+            keep_alive_interval: Duration::from_secs(30),
+            keep_alive_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A connection to one hearth, with a stub for each of its services.
+#[derive(Debug, Clone)]
+pub struct HearthClient {
+    /// Acquire, use and give back VMs.
+    pub vms: VmServiceClient<Channel>,
+    /// Manage pools.
+    pub pools: PoolServiceClient<Channel>,
+    /// Manage templates.
+    pub templates: TemplateServiceClient<Channel>,
+    /// Manage artifacts.
+    pub artifacts: ArtifactServiceClient<Channel>,
+    /// Look after the server.
+    pub node: NodeServiceClient<Channel>,
+    /// Follow operations.
+    pub operations: OperationsClient<Channel>,
+}
+
+impl HearthClient {
+    /// Connects to `address` with the default options.
+    ///
+    /// `address` is `host:port`, an `http://` or `https://` URI, or `unix:/path` for a Unix socket.
+    ///
+    /// # Errors
+    /// When the address is malformed, or no connection comes about within the connect timeout.
+    pub async fn connect(address: &str) -> Result<Self, Error> {
+        Self::connect_with(address, ClientOptions::default()).await
+    }
+
+    /// Connects to `address`, as [`HearthClient::connect`] does, with these options.
+    ///
+    /// # Errors
+    /// As for [`HearthClient::connect`].
+    pub async fn connect_with(address: &str, options: ClientOptions) -> Result<Self, Error> {
+        Ok(Self::from_channel(endpoint(address, options)?.connect().await?))
+    }
+
+    /// Like [`HearthClient::connect_with`], but connects at the first call. Must run within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address is malformed.
+    pub fn connect_lazy(address: &str, options: ClientOptions) -> Result<Self, Error> {
+        Ok(Self::from_channel(endpoint(address, options)?.connect_lazy()))
+    }
+
+    /// Stubs over a channel that the caller made, as for TLS.
+    #[must_use]
+    pub fn from_channel(channel: Channel) -> Self {
+        macro_rules! stub {
+            ($client:ident) => {
+                $client::new(channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
+            };
+        }
+        Self {
+            vms: stub!(VmServiceClient),
+            pools: stub!(PoolServiceClient),
+            templates: stub!(TemplateServiceClient),
+            artifacts: stub!(ArtifactServiceClient),
+            node: stub!(NodeServiceClient),
+            operations: stub!(OperationsClient),
+        }
+    }
+
+    /// Acquires a VM within `deadline`. The server knows the deadline, and refuses early when it cannot
+    /// meet it.
+    ///
+    /// # Errors
+    /// The server's status; [`StatusDetails::of`](crate::StatusDetails::of) reads it.
+    ///
+    /// # Cancel safety
+    /// A dropped future may leave a VM allocated. A retry with the same `request_id` or `vm_id` finds it;
+    /// one that had neither is released by the server.
+    pub async fn acquire(
+        &self,
+        request: AcquireVmRequest,
+        deadline: Duration,
+    ) -> Result<AcquireVmResponse, Status> {
+        let mut request = Request::new(request);
+        request.set_timeout(deadline);
+        Ok(self.vms.clone().acquire_vm(request).await?.into_inner())
+    }
+
+    /// Gives `vm` back, and no other VM that may bear its name by now. A second call is OK.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub async fn release(&self, vm: &Vm) -> Result<(), Status> {
+        let request = ReleaseVmRequest {
+            name: vm.name.clone(),
+            uid: vm.uid.clone(),
+            request_id: String::new(),
+        };
+        self.vms.clone().release_vm(request).await?;
+        Ok(())
+    }
+
+    /// Waits until an operation is done, at most for `limit`, and returns it, whether it succeeded or not.
+    ///
+    /// # Errors
+    /// DEADLINE_EXCEEDED when it is not done by then; the operation goes on. Else the server's status.
+    pub async fn wait_operation(&self, name: &str, limit: Duration) -> Result<Operation, Status> {
+        let deadline = Instant::now() + limit;
+        let mut operations = self.operations.clone();
+        loop {
+            let asked = Instant::now();
+            let slice = deadline.saturating_duration_since(asked).min(WAIT_SLICE);
+            let mut request = Request::new(WaitOperationRequest {
+                name: name.to_owned(),
+                timeout: Some(duration_to_wire(slice)),
+            });
+            request.set_timeout(slice + WAIT_GRACE);
+            let operation = operations.wait_operation(request).await?.into_inner();
+            if operation.done {
+                return Ok(operation);
+            }
+            let next = asked + WAIT_PACE;
+            if next >= deadline || Instant::now() >= deadline {
+                return Err(Status::deadline_exceeded(format!("{name} is not done yet")));
+            }
+            tokio::time::sleep_until(next).await;
+        }
+    }
+}
+
+/// The resource that a finished operation made.
+///
+/// # Errors
+/// The operation's own error, with its details; INTERNAL when it is not done or its answer is not an `M`.
+pub fn operation_response<M: Message + Name + Default>(operation: &Operation) -> Result<M, Status> {
+    match &operation.result {
+        Some(operation::Result::Response(any)) => any.to_msg().map_err(|error| {
+            Status::internal(format!("{} answers {}: {error}", operation.name, any.type_url))
+        }),
+        Some(operation::Result::Error(error)) => Err(status_from_operation(error)),
+        None => Err(Status::internal(format!("{} has no result", operation.name))),
+    }
+}
+
+fn endpoint(address: &str, options: ClientOptions) -> Result<Endpoint, Error> {
+    let has_scheme = address.starts_with("unix:") || address.contains("://");
+    let uri = if has_scheme { address.to_owned() } else { format!("http://{address}") };
+    let endpoint = Endpoint::from_shared(uri)?
+        .tcp_nodelay(true)
+        .connect_timeout(options.connect_timeout)
+        .timeout(options.request_timeout)
+        .http2_keep_alive_interval(options.keep_alive_interval)
+        .keep_alive_timeout(options.keep_alive_timeout)
+        .keep_alive_while_idle(true);
+    Ok(endpoint)
+}

@@ -1,0 +1,40 @@
+//! What makes virtual machines: one contract, and every adapter behind it.
+//!
+//! Read in this order: [`provider`] is the contract, [`transition`] its table of states,
+//! [`error`] its answers, [`model`] its data. [`engine`] keeps the contract once for all
+//! adapters (names, turns, snapshots, pins, tombstones) and leaves them only the driving of
+//! their backend, which is [`backend::Backend`]. [`memory`] is the smallest adapter.
+//!
+//! Everything here blocks and nothing here knows about gRPC, pools or async: the pool's job
+//! runner gives each call a thread, a bound and a deadline.
+
+pub mod agent;
+pub mod backend;
+pub mod capabilities;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod directory;
+pub mod engine;
+pub mod env;
+pub mod error;
+pub mod faulty;
+pub(crate) mod files;
+pub mod id;
+pub mod limit;
+pub mod memory;
+pub mod model;
+pub mod provider;
+#[cfg(all(feature = "qemu", target_os = "linux"))]
+pub mod qemu;
+pub mod readiness;
+pub mod snapshots;
+#[cfg(target_os = "linux")]
+pub mod supervise;
+pub mod transition;
+pub mod turn;
+
+pub use capabilities::{Capabilities, StopKeeps};
+pub use error::VmRuntimeError;
+pub use id::{SnapshotId, Uid, VmId};
+pub use model::{SnapshotRef, VmSpec, VmStatus, VmView};
+pub use provider::{VmProvider, VmQuery, VmRuntime};

@@ -1,0 +1,412 @@
+//! A wrapper that bounds how much a backend is asked to do at once.
+//!
+//! Calls that make a backend work (create, start, stop, snapshot, pause, resume) take a place;
+//! when all are taken they stand in line, first come first served, bounded in number and in
+//! time. Everything else passes: questions and renames because they are local and inline, and
+//! destroy and the deletion of snapshots because a full host is relieved by nothing else.
+//! A destroy also sends away those who stand in line for the VM it ended.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::capabilities::Capabilities;
+use crate::env::Deadline;
+use crate::error::{Result, VmRuntimeError};
+use crate::id::{SnapshotId, Uid, VmId};
+use crate::model::{SnapshotRef, SnapshotView, VmSpec, VmStatus, VmView};
+use crate::provider::{
+    ConsoleChunk, ExitObserver, GuestChannel, Probe, VmProvider, VmQuery, VmRuntime,
+};
+use crate::transition::Verb;
+
+/// How much at once, and how long the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Calls under way at once; at least one is always let through.
+    pub concurrent: usize,
+    /// Calls that stand in line.
+    pub waiting: usize,
+    /// How long one stands there.
+    pub wait: Duration,
+}
+
+/// A provider with bounds around it.
+pub struct Limit {
+    inner: Arc<dyn VmRuntime>,
+    bounds: Bounds,
+    line: Mutex<Line>,
+}
+
+#[derive(Default)]
+struct Line {
+    under_way: usize,
+    waiting: VecDeque<Arc<Waiter>>,
+}
+
+/// One who stands in line. Its fields change under the lock of the line.
+struct Waiter {
+    /// The VM it waits to do something to; `None` when it makes one.
+    uid: Option<Uid>,
+    verdict: Mutex<Verdict>,
+    called: Condvar,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Waits,
+    MayGo,
+    SentAway,
+}
+
+/// A place, given back when dropped.
+struct Place<'a>(&'a Limit);
+
+impl std::fmt::Debug for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limit").field("bounds", &self.bounds).finish_non_exhaustive()
+    }
+}
+
+impl Limit {
+    /// Puts `bounds` around `inner`.
+    pub fn new(inner: Arc<dyn VmRuntime>, bounds: Bounds) -> Self {
+        Self { inner, bounds, line: Mutex::default() }
+    }
+
+    /// How many calls are under way, and how many stand in line.
+    pub fn load(&self) -> (usize, usize) {
+        let line = self.line.lock();
+        (line.under_way, line.waiting.len())
+    }
+
+    /// A place for a call that makes a VM.
+    fn place(&self) -> Result<Place<'_>> {
+        self.stand_in_line(|| None, |_| self.exhausted("places for calls"))
+    }
+
+    /// A place for `verb` on `vm_id`.
+    fn place_for(&self, vm_id: &VmId, verb: Verb) -> Result<Place<'_>> {
+        self.stand_in_line(
+            || self.inner.get_vm(vm_id).map(|vm| vm.uid),
+            |verdict| match verdict {
+                Verdict::SentAway => VmRuntimeError::InvalidTransition {
+                    vm_id: vm_id.clone(),
+                    status: VmStatus::Destroyed,
+                    verb,
+                },
+                Verdict::Waits | Verdict::MayGo => self.exhausted("places for calls"),
+            },
+        )
+    }
+
+    fn stand_in_line(
+        &self,
+        uid: impl FnOnce() -> Option<Uid>,
+        refusal: impl FnOnce(Verdict) -> VmRuntimeError,
+    ) -> Result<Place<'_>> {
+        if let Some(place) = self.free_place(&mut self.line.lock()) {
+            return Ok(place);
+        }
+        let waiter = Arc::new(Waiter {
+            uid: uid(),
+            verdict: Mutex::new(Verdict::Waits),
+            called: Condvar::new(),
+        });
+        {
+            let mut line = self.line.lock();
+            if let Some(place) = self.free_place(&mut line) {
+                return Ok(place);
+            }
+            if line.waiting.len() >= self.bounds.waiting {
+                return Err(self.exhausted("room in the line for calls"));
+            }
+            line.waiting.push_back(Arc::clone(&waiter));
+        }
+        match self.wait(&waiter) {
+            Verdict::MayGo => Ok(Place(self)),
+            verdict => Err(refusal(verdict)),
+        }
+    }
+
+    /// A place, if one is free and nobody stands in line for it.
+    fn free_place(&self, line: &mut Line) -> Option<Place<'_>> {
+        let free = line.waiting.is_empty() && line.under_way < self.bounds.concurrent.max(1);
+        free.then(|| {
+            line.under_way += 1;
+            Place(self)
+        })
+    }
+
+    fn wait(&self, waiter: &Arc<Waiter>) -> Verdict {
+        let deadline = Deadline::after(self.bounds.wait);
+        {
+            let mut verdict = waiter.verdict.lock();
+            while *verdict == Verdict::Waits
+                && let Some(left) = deadline.left()
+            {
+                waiter.called.wait_for(&mut verdict, left);
+            }
+        }
+        // Too late only if nobody has called it meanwhile: who is called is no longer in line.
+        self.line.lock().waiting.retain(|waiting| !Arc::ptr_eq(waiting, waiter));
+        *waiter.verdict.lock()
+    }
+
+    fn exhausted(&self, what: &str) -> VmRuntimeError {
+        VmRuntimeError::Exhausted { what: what.to_owned(), retry_after: Some(self.bounds.wait) }
+    }
+
+    /// Sends away who stands in line for a VM that is gone.
+    fn send_away(&self, uid: Uid) {
+        self.line.lock().waiting.retain(|waiter| {
+            let stays = waiter.uid != Some(uid);
+            if !stays {
+                waiter.tell(Verdict::SentAway);
+            }
+            stays
+        });
+    }
+}
+
+impl Waiter {
+    fn tell(&self, verdict: Verdict) {
+        *self.verdict.lock() = verdict;
+        self.called.notify_one();
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut line = self.0.line.lock();
+        match line.waiting.pop_front() {
+            // The place passes on, so that no newcomer takes it in between.
+            Some(next) => next.tell(Verdict::MayGo),
+            None => line.under_way -= 1,
+        }
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl VmProvider for Limit {
+    fn create_vm(&self, vm_id: &VmId) -> Result<()> {
+        let _place = self.place()?;
+        self.inner.create_vm(vm_id)
+    }
+
+    fn create_vm_with_spec(&self, vm_id: &VmId, spec: &VmSpec) -> Result<()> {
+        let _place = self.place()?;
+        self.inner.create_vm_with_spec(vm_id, spec)
+    }
+
+    fn start_vm(&self, vm_id: &VmId) -> Result<()> {
+        let _place = self.place_for(vm_id, Verb::Start)?;
+        self.inner.start_vm(vm_id)
+    }
+
+    fn stop_vm(&self, vm_id: &VmId) -> Result<()> {
+        let _place = self.place_for(vm_id, Verb::Stop)?;
+        self.inner.stop_vm(vm_id)
+    }
+
+    fn snapshot_vm(&self, vm_id: &VmId, snapshot_id: &SnapshotId) -> Result<()> {
+        let _place = self.place_for(vm_id, Verb::Snapshot)?;
+        self.inner.snapshot_vm(vm_id, snapshot_id)
+    }
+
+    fn destroy_vm(&self, vm_id: &VmId) -> Result<()> {
+        let uid = self.inner.get_vm(vm_id).map(|vm| vm.uid);
+        self.inner.destroy_vm(vm_id)?;
+        uid.into_iter().for_each(|uid| self.send_away(uid));
+        Ok(())
+    }
+
+    fn rename_vm(&self, old: &VmId, new: &VmId) -> Result<()> {
+        self.inner.rename_vm(old, new)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn pause_vm(&self, vm_id: &VmId) -> Result<()> {
+        let _place = self.place_for(vm_id, Verb::Stop)?;
+        self.inner.pause_vm(vm_id)
+    }
+
+    fn resume_vm(&self, vm_id: &VmId) -> Result<()> {
+        let _place = self.place_for(vm_id, Verb::Start)?;
+        self.inner.resume_vm(vm_id)
+    }
+
+    fn pin_snapshot(&self, snapshot: &SnapshotRef, holder: &str) -> Result<SnapshotView> {
+        self.inner.pin_snapshot(snapshot, holder)
+    }
+
+    fn unpin_snapshot(&self, snapshot_uid: Uid, holder: &str) -> Result<()> {
+        self.inner.unpin_snapshot(snapshot_uid, holder)
+    }
+
+    fn delete_snapshot(&self, snapshot: &SnapshotRef) -> Result<()> {
+        self.inner.delete_snapshot(snapshot)
+    }
+
+    fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
+        self.inner.guest_channel(vm_id)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl VmQuery for Limit {
+    fn list_vms(&self) -> Vec<VmView> {
+        self.inner.list_vms()
+    }
+
+    fn get_vm(&self, vm_id: &VmId) -> Option<VmView> {
+        self.inner.get_vm(vm_id)
+    }
+
+    fn list_snapshots(&self, vm_id: &VmId) -> Option<Vec<String>> {
+        self.inner.list_snapshots(vm_id)
+    }
+
+    fn status(&self, vm_id: &VmId) -> Option<VmStatus> {
+        self.inner.status(vm_id)
+    }
+
+    fn get_vm_by_uid(&self, uid: Uid) -> Option<VmView> {
+        self.inner.get_vm_by_uid(uid)
+    }
+
+    fn probe(&self, vm_id: &VmId, probe: Probe, timeout: Duration) -> Result<()> {
+        self.inner.probe(vm_id, probe, timeout)
+    }
+
+    fn console(&self, vm_id: &VmId, offset: u64, max_bytes: usize) -> Result<ConsoleChunk> {
+        self.inner.console(vm_id, offset, max_bytes)
+    }
+
+    fn snapshot(&self, snapshot: &SnapshotRef) -> Result<SnapshotView> {
+        self.inner.snapshot(snapshot)
+    }
+
+    fn all_snapshots(&self) -> Vec<SnapshotView> {
+        self.inner.all_snapshots()
+    }
+
+    fn observe_exits(&self, observer: ExitObserver) {
+        self.inner.observe_exits(observer);
+    }
+
+    fn describe(&self) -> Vec<(&'static str, String)> {
+        self.inner.describe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::env::{Env, SystemEnv};
+    use crate::faulty::{Call, Fault, Faulty, FaultyControl, When};
+    use crate::memory::MemoryBackend;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn limited(bounds: Bounds) -> (Limit, FaultyControl) {
+        let env: Arc<dyn Env> = Arc::new(SystemEnv);
+        let memory = Arc::new(MemoryBackend::provider("memory", Arc::clone(&env)));
+        let (faulty, control) = Faulty::new(memory, env);
+        (Limit::new(Arc::new(faulty), bounds), control)
+    }
+
+    fn id(text: &str) -> VmId {
+        VmId::parse(text).unwrap()
+    }
+
+    fn until(what: &str, condition: impl Fn() -> bool) {
+        let deadline = Deadline::after(PATIENCE);
+        while !condition() {
+            assert!(deadline.left().is_some(), "{what}");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_line_is_bounded_in_number() {
+        let (limit, control) = limited(Bounds { concurrent: 1, waiting: 1, wait: PATIENCE });
+        let hang = control.add(Call::Create, When::Always, Fault::Hang);
+        thread::scope(|scope| {
+            let first = scope.spawn(|| limit.create_vm(&id("a")));
+            assert!(control.wait_hanging(Call::Create, 1, PATIENCE));
+            let second = scope.spawn(|| limit.create_vm(&id("b")));
+            until("one waits", || limit.load() == (1, 1));
+            assert_eq!(limit.create_vm(&id("c")).unwrap_err().kind(), "exhausted");
+            control.remove(hang);
+            first.join().unwrap().unwrap();
+            second.join().unwrap().unwrap();
+        });
+        assert_eq!(limit.load(), (0, 0));
+        assert_eq!(limit.list_vms().len(), 2);
+    }
+
+    #[test]
+    fn the_line_is_bounded_in_time() {
+        let wait = Duration::from_millis(1);
+        let (limit, control) = limited(Bounds { concurrent: 1, waiting: 9, wait });
+        let hang = control.add(Call::Create, When::Always, Fault::Hang);
+        thread::scope(|scope| {
+            let first = scope.spawn(|| limit.create_vm(&id("a")));
+            assert!(control.wait_hanging(Call::Create, 1, PATIENCE));
+            assert_eq!(limit.create_vm(&id("b")).unwrap_err().kind(), "exhausted");
+            assert_eq!(limit.load(), (1, 0), "who gave up is not in line");
+            control.remove(hang);
+            first.join().unwrap().unwrap();
+        });
+        limit.create_vm(&id("b")).unwrap();
+    }
+
+    #[test]
+    fn destroy_and_rename_never_wait_and_send_away_who_waits() {
+        let (limit, control) = limited(Bounds { concurrent: 1, waiting: 9, wait: PATIENCE });
+        limit.create_vm(&id("a")).unwrap();
+        limit.create_vm(&id("b")).unwrap();
+        let hang = control.add(Call::Start, When::Always, Fault::Hang);
+        thread::scope(|scope| {
+            let first = scope.spawn(|| limit.start_vm(&id("a")));
+            assert!(control.wait_hanging(Call::Start, 1, PATIENCE));
+            let second = scope.spawn(|| limit.start_vm(&id("b")));
+            until("one waits", || limit.load() == (1, 1));
+            limit.rename_vm(&id("b"), &id("c")).unwrap();
+            limit.destroy_vm(&id("c")).unwrap();
+            let refused = second.join().unwrap().unwrap_err();
+            assert_eq!(refused.kind(), "invalid_transition");
+            control.remove(hang);
+            first.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn who_came_first_goes_first() {
+        let (limit, control) = limited(Bounds { concurrent: 1, waiting: 9, wait: PATIENCE });
+        let hang = control.add(Call::Create, When::Always, Fault::Hang);
+        let order = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for (waiting, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+                let (limit, order) = (&limit, &order);
+                scope.spawn(move || {
+                    let place = limit.place().unwrap();
+                    limit.inner.create_vm(&id(name)).unwrap();
+                    order.lock().push(name);
+                    drop(place);
+                });
+                until("it is in", || limit.load() == (1, waiting));
+            }
+            control.remove(hang);
+        });
+        assert_eq!(*order.lock(), ["a", "b", "c", "d"]);
+    }
+}

@@ -1,0 +1,285 @@
+//! A guest that is only remembered, and its channel.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::agent::MAX_LINE_BYTES;
+use crate::env::Env;
+use crate::error::{Result, VmRuntimeError};
+use crate::model::{CONSOLE_TAIL_BYTES, Failure, NetworkInterface};
+use crate::provider::{ConsoleChunk, GuestChannel};
+
+/// The most that a guest's console keeps, in bytes.
+const MAX_CONSOLE_BYTES: usize = 64 * 1024;
+/// The most that a guest's files may hold together, in bytes.
+const MAX_FILE_BYTES: usize = 1 << 20;
+
+/// What a snapshot captures.
+#[derive(Clone, Debug, Default)]
+pub struct Guest {
+    pub(super) runs: bool,
+    counter: u64,
+    boot_id: String,
+    name: Option<String>,
+    files: BTreeMap<String, String>,
+    interfaces: Vec<NetworkInterface>,
+}
+
+impl Guest {
+    pub(super) fn switched_off(interfaces: Vec<NetworkInterface>) -> Self {
+        Self { interfaces, ..Self::default() }
+    }
+
+    pub(super) fn size_bytes(&self) -> u64 {
+        let files = self.files.iter().map(|(name, text)| name.len() + text.len()).sum::<usize>();
+        (size_of::<Self>() + files) as u64
+    }
+
+    pub(super) fn replace_interfaces(&mut self, overrides: &[NetworkInterface]) -> Result<()> {
+        for wanted in overrides {
+            let found = self.interfaces.iter_mut().find(|it| it.iface_id == wanted.iface_id);
+            let found = found.ok_or_else(|| VmRuntimeError::InvalidSpec {
+                field: "network_overrides",
+                reason: format!("the snapshot has no interface {:?}", wanted.iface_id),
+            })?;
+            found.clone_from(wanted);
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, request: &str) -> Answer {
+        let (verb, rest) = request.split_once(' ').unwrap_or((request, ""));
+        let answer = match verb {
+            "ping" => {
+                self.counter += 1;
+                let name = self.name.as_deref().unwrap_or("-");
+                format!("pong counter={} boot_id={} name={name}", self.counter, self.boot_id)
+            }
+            "name" => {
+                self.name = Some(rest.to_owned());
+                format!("ok name={rest}")
+            }
+            "echo" => format!("echo {rest}"),
+            "write" => match rest.split_once(' ') {
+                Some((file, text)) if self.has_room(file, text) => {
+                    self.files.insert(file.to_owned(), text.to_owned());
+                    format!("ok bytes={}", text.len())
+                }
+                Some(_) => "error no space left".to_owned(),
+                None => "error write takes a file and a text".to_owned(),
+            },
+            "read" => match self.files.get(rest) {
+                Some(text) => format!("data {text}"),
+                None => "error no such file".to_owned(),
+            },
+            "interfaces" => {
+                let pairs = self.interfaces.iter();
+                let pairs = pairs.map(|it| format!(" {}={}", it.iface_id, it.host_dev_name));
+                format!("interfaces{}", pairs.collect::<String>())
+            }
+            "poweroff" => return Answer::Ends("the guest powered itself off"),
+            "panic" => return Answer::Ends("the guest panicked"),
+            _ => "error unknown request".to_owned(),
+        };
+        Answer::Line(answer)
+    }
+
+    fn has_room(&self, file: &str, text: &str) -> bool {
+        let used: usize = self.files.iter().map(|(name, text)| name.len() + text.len()).sum();
+        used + file.len() + text.len() <= MAX_FILE_BYTES
+    }
+}
+
+enum Answer {
+    Line(String),
+    Ends(&'static str),
+}
+
+/// A guest and what is around it.
+pub struct Machine {
+    guest: Mutex<Guest>,
+    console: Mutex<Vec<u8>>,
+    failure: Mutex<Option<Failure>>,
+    killed: AtomicBool,
+    channel_taken: AtomicBool,
+    env: Arc<dyn Env>,
+    ended: Arc<dyn Fn(Failure) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine").field("guest", &self.guest).finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    pub(super) fn new(
+        guest: Guest,
+        env: Arc<dyn Env>,
+        ended: Arc<dyn Fn(Failure) + Send + Sync>,
+    ) -> Self {
+        Self {
+            guest: Mutex::new(guest),
+            console: Mutex::default(),
+            failure: Mutex::default(),
+            killed: AtomicBool::new(false),
+            channel_taken: AtomicBool::new(false),
+            env,
+            ended,
+        }
+    }
+
+    pub(super) fn run(&self, boots: bool, boot_id: &str) -> Result<()> {
+        self.check_alive()?;
+        let mut guest = self.guest.lock();
+        guest.runs = true;
+        if boots {
+            guest.boot_id = boot_id.to_owned();
+            self.print("READY\n");
+        }
+        Ok(())
+    }
+
+    pub(super) fn pause(&self) -> Result<()> {
+        self.check_alive()?;
+        self.guest.lock().runs = false;
+        Ok(())
+    }
+
+    pub(super) fn capture(&self) -> Result<Guest> {
+        self.check_alive()?;
+        Ok(self.guest.lock().clone())
+    }
+
+    /// Ends the guest by itself, for `reason`.
+    pub fn fail(&self, reason: &str) {
+        self.guest.lock().runs = false;
+        let console = self.console.lock();
+        let tail = &console[console.len().saturating_sub(CONSOLE_TAIL_BYTES)..];
+        let failure = Failure {
+            reason: reason.to_owned(),
+            time: self.env.now(),
+            exit_status: None,
+            console_tail: String::from_utf8_lossy(tail).into_owned(),
+        };
+        drop(console);
+        self.failure.lock().get_or_insert_with(|| failure.clone());
+        (self.ended)(failure);
+    }
+
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.failure.lock().clone()
+    }
+
+    pub(super) fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn answers(&self) -> bool {
+        self.check_alive().is_ok() && self.guest.lock().runs
+    }
+
+    pub(super) fn console(&self, offset: u64, max: usize) -> ConsoleChunk {
+        let console = self.console.lock();
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(console.len());
+        let bytes = console[start..].iter().copied().take(max).collect::<Vec<_>>();
+        ConsoleChunk { offset: start as u64, next_offset: (start + bytes.len()) as u64, bytes }
+    }
+
+    fn print(&self, text: &str) {
+        let mut console = self.console.lock();
+        if console.len() + text.len() <= MAX_CONSOLE_BYTES {
+            console.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    fn check_alive(&self) -> Result<()> {
+        let gone = self.killed.load(Ordering::Acquire) || self.failure.lock().is_some();
+        match gone {
+            true => Err(VmRuntimeError::Backend { what: "the guest is gone".into(), source: None }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// One conversation with a guest.
+pub(super) struct Channel {
+    machine: Arc<Machine>,
+    asked: Vec<u8>,
+    answers: Vec<u8>,
+}
+
+impl Channel {
+    pub(super) fn open(machine: &Arc<Machine>) -> Result<Box<dyn GuestChannel>> {
+        if machine.channel_taken.swap(true, Ordering::AcqRel) {
+            let what = "the guest's channel".to_owned();
+            return Err(VmRuntimeError::Exhausted { what, retry_after: None });
+        }
+        let machine = Arc::clone(machine);
+        Ok(Box::new(Self { machine, asked: Vec::new(), answers: Vec::new() }))
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.machine.channel_taken.store(false, Ordering::Release);
+    }
+}
+
+impl Write for Channel {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.asked.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Channel {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.machine.check_alive().is_err() {
+            return Ok(0);
+        }
+        while self.machine.answers()
+            && let Some(end) = self.asked.iter().position(|byte| *byte == b'\n')
+        {
+            let line: Vec<u8> = self.asked.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            let answer = match line.len() > MAX_LINE_BYTES {
+                true => Answer::Line("error line too long".to_owned()),
+                false => self.machine.guest.lock().answer(line.trim_end()),
+            };
+            match answer {
+                Answer::Line(answer) => self.answers.extend_from_slice(answer.as_bytes()),
+                Answer::Ends(reason) => {
+                    self.machine.print(&format!("{reason}\n"));
+                    self.answers.extend_from_slice(b"ok\n");
+                    self.machine.fail(reason);
+                    break;
+                }
+            }
+            self.answers.push(b'\n');
+        }
+        if self.answers.is_empty() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let count = self.answers.len().min(into.len());
+        into[..count].copy_from_slice(&self.answers[..count]);
+        self.answers.drain(..count);
+        Ok(count)
+    }
+}
+
+impl GuestChannel for Channel {
+    fn set_timeout(&mut self, _: Duration) -> io::Result<()> {
+        // Nobody else answers meanwhile: what is not there at once never will be.
+        Ok(())
+    }
+}

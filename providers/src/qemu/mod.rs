@@ -1,0 +1,290 @@
+//! Real virtual machines, by QEMU.
+//!
+//! A VM is one QEMU process that outlives hearth, driven over its monitor's socket. A machine
+//! that boots shares its memory with a file in its directory; a snapshot is the state of its
+//! devices, a copy of that file and of its disks; a clone maps the copy privately, so that a
+//! restore takes the time of starting QEMU (tens of milliseconds) whatever the memory's size.
+//!
+//! | verb | how |
+//! |---|---|
+//! | create | files only |
+//! | start | spawn; or `cont` |
+//! | stop | `stop` |
+//! | snapshot | `stop`, `migrate` to a file, copies, `cont` |
+//! | restore | spawn with `-incoming defer`, `migrate-incoming`, `cont` |
+//! | destroy | `SIGKILL` |
+//!
+//! Needs Linux and QEMU 9.0 or newer. An instance's directory holds `machine.json` (see
+//! `blueprint`), `vmm.json` (see [`crate::supervise`]), `ram`, `disk-<n>.qcow2`, `console`,
+//! `qemu.log`, `qmp.sock` and `agent.sock`.
+
+mod adopt;
+mod arguments;
+mod blueprint;
+mod capture;
+mod channel;
+mod config;
+mod copy;
+mod disk;
+mod host;
+mod image;
+mod machine;
+mod qcow2;
+mod qmp;
+mod restore;
+mod socket;
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::agent::Agent;
+use crate::backend::{Adopted, Backend, Captured, Place, Source};
+use crate::capabilities::Capabilities;
+use crate::engine::Engine;
+use crate::env::{Deadline, Env};
+use crate::error::{Result, VmRuntimeError};
+use crate::files;
+use crate::model::{Endpoint, EndpointKind, Failure, SnapshotView, VmSpec, VmStatus, VmmProcess};
+use crate::provider::{ConsoleChunk, GuestChannel, Probe};
+use crate::supervise::{self, AppendLog, Launch, Supervisor};
+use arguments::{AGENT, Beginning, RAM};
+use blueprint::{Blueprint, Memory};
+pub use config::{Accel, QemuConfig};
+use host::Host;
+pub use image::Image;
+pub use machine::Machine;
+
+/// The QEMU provider.
+pub type QemuProvider = Engine<QemuBackend>;
+
+/// Drives QEMU processes.
+pub struct QemuBackend {
+    config: QemuConfig,
+    host: Host,
+    supervisor: Supervisor,
+    env: Arc<dyn Env>,
+}
+
+impl std::fmt::Debug for QemuBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QemuBackend").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+impl QemuBackend {
+    /// A backend for this host's QEMU, about which it finds out what it can do. Blocks for a
+    /// tenth of a second or so.
+    ///
+    /// # Errors
+    /// `Backend` when there is no QEMU, it is too old (saying what to install), or the configured
+    /// acceleration does not work; `Timeout` when it hangs.
+    pub fn new(config: QemuConfig, env: Arc<dyn Env>) -> Result<Self> {
+        let host = Host::probe(&config)?;
+        Ok(Self { config, host, supervisor: Supervisor::new()?, env })
+    }
+
+    /// Starts the machine's process and waits until it takes commands. What fails is undone.
+    fn launch(&self, place: &Place, machine: &Machine, beginning: Beginning) -> Result<()> {
+        let name = place.uid.to_string();
+        let arguments = arguments::arguments(&name, &machine.blueprint, &self.host, beginning);
+        machine
+            .console
+            .open_to_append()
+            .map_err(|error| files::io_error("make the console's file".into(), error))?;
+        if machine.blueprint.memory == Memory::OwnFile {
+            make_ram(&place.dir.join(RAM), machine.blueprint.mem_size_bytes())
+                .map_err(|error| files::io_error("make the memory's file".into(), error))?;
+        }
+        let launch = Launch {
+            program: &self.host.binary,
+            arguments: &arguments,
+            dir: &place.dir,
+            name: &name,
+            output: &machine.log,
+        };
+        machine.set_process(self.supervisor.spawn(launch, Self::bounded(machine))?);
+        machine
+            .wait_for_monitor(self.config.start_timeout)
+            .inspect_err(|_| self.undo_launch(machine))
+    }
+
+    /// The files that the process of a machine appends to.
+    fn bounded(machine: &Machine) -> Vec<Arc<AppendLog>> {
+        vec![Arc::clone(&machine.console), Arc::clone(&machine.log)]
+    }
+
+    /// Ends a process that never became a running machine, without a word to anybody.
+    fn undo_launch(&self, machine: &Machine) {
+        let Some(process) = machine.process() else { return };
+        process.kill();
+        if process.wait(self.config.kill_timeout).is_none() {
+            tracing::warn!(process = ?process.record(), "a QEMU does not end");
+            return;
+        }
+        self.supervisor.tidy(process.record());
+        let _ = std::fs::remove_file(machine.dir.join(supervise::RECORD));
+        machine.forget_process();
+    }
+
+    /// From now on the machine's end is reported.
+    fn watch(&self, place: &Place, machine: &Arc<Machine>) {
+        let Some(process) = machine.process() else { return };
+        let (weak, env) = (Arc::downgrade(machine), Arc::clone(&self.env));
+        let ended = Arc::clone(&place.ended);
+        process.on_exit(move |exit| {
+            let failure = weak.upgrade().and_then(|machine| machine.note_end(exit, &*env));
+            failure.into_iter().for_each(|failure| ended(failure));
+        });
+    }
+}
+
+fn make_ram(path: &Path, size_bytes: u64) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.set_len(size_bytes)
+}
+
+impl Backend for QemuBackend {
+    type Machine = Arc<Machine>;
+    type Image = Image;
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { snapshot_created: false, network_overrides: false, ..Capabilities::full() }
+    }
+
+    fn create(&self, place: &Place, spec: &VmSpec) -> Result<Arc<Machine>> {
+        let blueprint = Blueprint::from_spec(place.uid, spec)?;
+        for (index, disk) in blueprint.disks.iter().enumerate() {
+            disk.make_own_layer(index, &place.dir)?;
+        }
+        blueprint.write(&place.dir)?;
+        Ok(Arc::new(Machine::new(place.dir.clone(), blueprint, &self.config)))
+    }
+
+    fn restore(
+        &self,
+        place: &Place,
+        _spec: &VmSpec,
+        source: &Source<'_, Image>,
+    ) -> Result<Arc<Machine>> {
+        self.make_clone(place, source)
+    }
+
+    fn start(&self, place: &Place, machine: &Arc<Machine>, status: VmStatus) -> Result<()> {
+        if status != VmStatus::Created {
+            return machine.resume();
+        }
+        self.launch(place, machine, Beginning::Boot)?;
+        machine.hang_up();
+        self.watch(place, machine);
+        Ok(())
+    }
+
+    fn stop(&self, _: &Place, machine: &Arc<Machine>) -> Result<()> {
+        machine.pause()
+    }
+
+    fn snapshot(
+        &self,
+        _: &Place,
+        machine: &Arc<Machine>,
+        status: VmStatus,
+        into: &Path,
+    ) -> Result<Captured<Image>> {
+        self.capture(machine, status == VmStatus::Running, into)
+    }
+
+    fn kill(&self, machine: &Arc<Machine>) {
+        machine.kill();
+    }
+
+    fn dispose(&self, _: &Place, machine: &Arc<Machine>) -> Result<()> {
+        let Some(process) = machine.process() else { return Ok(()) };
+        process.kill();
+        let timeout = self.config.kill_timeout;
+        let gone = process.wait(timeout).is_some();
+        self.supervisor.tidy(process.record());
+        machine.hang_up();
+        match gone {
+            true => Ok(()),
+            false => {
+                let what = format!("QEMU (process {}), to end,", process.record().pid);
+                Err(VmRuntimeError::Timeout { what, after: timeout })
+            }
+        }
+    }
+
+    fn ended(&self, machine: &Arc<Machine>) -> Option<Failure> {
+        machine.failure()
+    }
+
+    fn adopt(&self, place: &Place, _spec: &VmSpec) -> Result<Adopted<Arc<Machine>>> {
+        self.take_up(place)
+    }
+
+    fn reap(&self, dir: &Path) -> usize {
+        self.supervisor.reap(dir, self.config.kill_timeout)
+    }
+
+    fn load_image(&self, dir: &Path, _view: &SnapshotView) -> Result<Image> {
+        Image::read(dir)
+    }
+
+    fn probe(&self, machine: &Arc<Machine>, probe: Probe, timeout: Duration) -> Result<()> {
+        let alive = machine.process().is_some_and(|process| process.exit().is_none());
+        match probe {
+            Probe::Alive if alive => Ok(()),
+            Probe::AgentAnswers if alive => {
+                let deadline = Deadline::after(timeout);
+                let channel = channel::Channel::open(machine, timeout)?;
+                let mut agent = Agent::greet(channel, self.env.uid(), timeout)?;
+                let left = deadline.left().unwrap_or(Duration::from_millis(1));
+                agent.ping(left).map(drop)
+            }
+            Probe::Alive | Probe::AgentAnswers => Err(VmRuntimeError::Unavailable {
+                what: "the VM's process has ended".to_owned(),
+                source: None,
+            }),
+        }
+    }
+
+    fn guest_channel(&self, machine: &Arc<Machine>) -> Result<Box<dyn GuestChannel>> {
+        channel::Channel::open(machine, self.config.command_timeout)
+    }
+
+    fn console(&self, machine: &Arc<Machine>, offset: u64, max: usize) -> Result<ConsoleChunk> {
+        machine
+            .console
+            .read(offset, max)
+            .map_err(|error| files::io_error("read the console".into(), error))
+    }
+
+    fn endpoints(&self, machine: &Arc<Machine>) -> Vec<Endpoint> {
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        vec![
+            Endpoint { kind: EndpointKind::Serial, address: path(machine.console.path()) },
+            Endpoint { kind: EndpointKind::Unix, address: path(&machine.dir.join(AGENT)) },
+        ]
+    }
+
+    fn process(&self, machine: &Arc<Machine>) -> Option<VmmProcess> {
+        let process = machine.process().filter(|process| process.exit().is_none());
+        process.map(|process| process.view())
+    }
+
+    fn describe(&self) -> Vec<(&'static str, String)> {
+        let host = &self.host;
+        vec![
+            ("version", host.version.clone()),
+            ("binary", host.binary.display().to_string()),
+            ("accel", host.accel.to_owned()),
+            ("accel_reason", host.accel_reason.clone()),
+            ("machine", host.machine.clone()),
+            ("sandbox", if host.sandboxed { "on" } else { "not in this QEMU" }.to_owned()),
+            ("cgroups", self.supervisor.cgroups().to_string()),
+        ]
+    }
+}

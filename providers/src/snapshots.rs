@@ -1,0 +1,290 @@
+//! The snapshots of one provider: names, pins, and when the files may go.
+//!
+//! A snapshot is found by its VM's uid and its own name, and lives as long as its VM, a pin
+//! (a template, an artifact) or a clone that maps its memory. On disk it is
+//! `<state>/snapshots/<uid>/` with `snapshot.json`, written last: a directory without one was
+//! never finished. All of it is bookkeeping under one short lock; files are removed outside it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, VmRuntimeError};
+use crate::files;
+use crate::id::{SnapshotId, Uid, VmId};
+use crate::model::{SnapshotRef, SnapshotSource, SnapshotView};
+
+const RECORD: &str = "snapshot.json";
+
+/// What is written beside a snapshot's files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) format: u32,
+    pub(crate) provider: String,
+    pub(crate) uid: Uid,
+    pub(crate) snapshot_id: SnapshotId,
+    pub(crate) vm_uid: Uid,
+    pub(crate) vm_id: VmId,
+    pub(crate) has_memory: bool,
+    pub(crate) size_bytes: u64,
+    pub(crate) made_with: std::collections::BTreeMap<String, String>,
+    pub(crate) create_time: SystemTime,
+    pub(crate) pins: BTreeSet<String>,
+}
+
+/// One snapshot that is kept.
+#[derive(Debug)]
+struct Snapshot<I> {
+    record: Record,
+    /// `None` when its files could not be read after a restart.
+    image: Option<Arc<I>>,
+    dir: Option<PathBuf>,
+    clones: BTreeSet<Uid>,
+    /// Its VM lives.
+    owned: bool,
+}
+
+impl<I> Snapshot<I> {
+    fn is_kept(&self) -> bool {
+        self.owned || !self.record.pins.is_empty() || !self.clones.is_empty()
+    }
+
+    fn pinned_by(&self) -> Vec<String> {
+        let clones = self.clones.iter().map(|uid| format!("vm:{uid}"));
+        self.record.pins.iter().cloned().chain(clones).collect()
+    }
+
+    fn view(&self) -> SnapshotView {
+        SnapshotView { pinned_by: self.pinned_by(), ..self.record.clone().into_view() }
+    }
+}
+
+impl Record {
+    /// The snapshot as it is shown; without the clones that pin it.
+    pub(crate) fn into_view(self) -> SnapshotView {
+        SnapshotView {
+            uid: self.uid,
+            snapshot_id: self.snapshot_id,
+            vm_uid: self.vm_uid,
+            vm_id: self.vm_id,
+            has_memory: self.has_memory,
+            size_bytes: self.size_bytes,
+            made_with: self.made_with,
+            pinned_by: self.pins.into_iter().collect(),
+            create_time: self.create_time,
+        }
+    }
+}
+
+/// A snapshot held by a clone: what a restore reads.
+pub(crate) struct Held<I> {
+    pub(crate) view: SnapshotView,
+    pub(crate) image: Arc<I>,
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// Every snapshot of one provider.
+#[derive(Debug)]
+pub(crate) struct Snapshots<I> {
+    by_uid: Mutex<HashMap<Uid, Snapshot<I>>>,
+}
+
+impl<I> Default for Snapshots<I> {
+    fn default() -> Self {
+        Self { by_uid: Mutex::new(HashMap::new()) }
+    }
+}
+
+impl<I> Snapshots<I> {
+    /// Takes up what was captured of a living VM; writes the record, which makes it whole.
+    pub(crate) fn add(&self, record: Record, image: I, dir: Option<PathBuf>) -> Result<()> {
+        if let Some(dir) = &dir {
+            write_record(dir, &record)?;
+        }
+        let image = Some(Arc::new(image));
+        let snapshot = Snapshot { image, dir, clones: BTreeSet::new(), owned: true, record };
+        self.by_uid.lock().insert(snapshot.record.uid, snapshot);
+        Ok(())
+    }
+
+    /// Takes up what a restart found on disk.
+    pub(crate) fn adopt(&self, record: Record, image: Option<I>, dir: PathBuf) {
+        let (image, dir) = (image.map(Arc::new), Some(dir));
+        let snapshot = Snapshot { image, dir, clones: BTreeSet::new(), owned: false, record };
+        self.by_uid.lock().insert(snapshot.record.uid, snapshot);
+    }
+
+    /// Its VM was found alive after a restart.
+    pub(crate) fn own(&self, snapshot: Uid) {
+        if let Some(found) = self.by_uid.lock().get_mut(&snapshot) {
+            found.owned = true;
+        }
+    }
+
+    /// Removes what nothing keeps, after a restart. Answers how many there were.
+    pub(crate) fn sweep(&self) -> usize {
+        let mut gone = Vec::new();
+        self.by_uid.lock().retain(|_, snapshot| {
+            if snapshot.is_kept() {
+                return true;
+            }
+            gone.push(snapshot.dir.take());
+            false
+        });
+        let count = gone.len();
+        gone.into_iter().flatten().for_each(|dir| remove_files(&dir));
+        count
+    }
+
+    /// Finds a snapshot; `holder` is the uid of the live VM that has the name asked for, if any.
+    fn find<'a>(
+        by_uid: &'a mut HashMap<Uid, Snapshot<I>>,
+        wanted: &SnapshotRef,
+        holder: Option<Uid>,
+    ) -> Result<&'a mut Snapshot<I>> {
+        let belongs = |record: &Record| match (&wanted.source, holder) {
+            (SnapshotSource::VmUid(vm_uid), _) => record.vm_uid == *vm_uid,
+            (SnapshotSource::Name(_), Some(holder)) => record.vm_uid == holder,
+            (SnapshotSource::Name(name), None) => record.vm_id == *name,
+        };
+        by_uid
+            .values_mut()
+            .filter(|found| found.record.snapshot_id == wanted.snapshot_id)
+            .filter(|found| belongs(&found.record))
+            .max_by_key(|found| found.record.create_time)
+            .ok_or_else(|| not_found(wanted, "there is none of that name"))
+    }
+
+    /// Holds a snapshot for the clone `clone` until [`Self::drop_clone`].
+    pub(crate) fn hold(
+        &self,
+        wanted: &SnapshotRef,
+        holder: Option<Uid>,
+        clone: Uid,
+    ) -> Result<Held<I>> {
+        let mut by_uid = self.by_uid.lock();
+        let found = Self::find(&mut by_uid, wanted, holder)?;
+        let image = found.image.clone();
+        let image = image.ok_or_else(|| not_found(wanted, "its files cannot be read"))?;
+        let view = found.view();
+        found.clones.insert(clone);
+        Ok(Held { view, image, dir: found.dir.clone() })
+    }
+
+    /// Notes a clone that a restart found alive.
+    pub(crate) fn hold_adopted(&self, snapshot: Uid, clone: Uid) {
+        if let Some(found) = self.by_uid.lock().get_mut(&snapshot) {
+            found.clones.insert(clone);
+        }
+    }
+
+    /// The clone is gone.
+    pub(crate) fn drop_clone(&self, snapshot: Uid, clone: Uid) {
+        self.change(snapshot, |found| found.clones.remove(&clone));
+    }
+
+    /// The VM is gone: its snapshots live on only where something pins them.
+    pub(crate) fn drop_owner(&self, snapshots: impl IntoIterator<Item = Uid>) {
+        for uid in snapshots {
+            self.change(uid, |found| std::mem::replace(&mut found.owned, false));
+        }
+    }
+
+    pub(crate) fn pin(
+        &self,
+        wanted: &SnapshotRef,
+        holder: Option<Uid>,
+        pin: &str,
+    ) -> Result<SnapshotView> {
+        let mut by_uid = self.by_uid.lock();
+        let found = Self::find(&mut by_uid, wanted, holder)?;
+        if found.record.pins.insert(pin.to_owned())
+            && let Some(dir) = &found.dir
+            && let Err(error) = write_record(dir, &found.record)
+        {
+            found.record.pins.remove(pin);
+            return Err(error);
+        }
+        Ok(found.view())
+    }
+
+    pub(crate) fn unpin(&self, snapshot: Uid, pin: &str) -> Result<()> {
+        let mut written = Ok(());
+        self.change(snapshot, |found| {
+            let removed = found.record.pins.remove(pin);
+            if removed && let (Some(dir), true) = (&found.dir, found.is_kept()) {
+                written = write_record(dir, &found.record);
+            }
+            removed
+        });
+        written
+    }
+
+    /// Removes an unpinned snapshot and answers its VM's uid.
+    pub(crate) fn delete(&self, wanted: &SnapshotRef, holder: Option<Uid>) -> Result<Uid> {
+        let mut by_uid = self.by_uid.lock();
+        let found = Self::find(&mut by_uid, wanted, holder)?;
+        let pinned_by = found.pinned_by();
+        if !pinned_by.is_empty() {
+            let snapshot_id = wanted.snapshot_id.clone();
+            return Err(VmRuntimeError::SnapshotInUse { snapshot_id, pinned_by });
+        }
+        let (uid, vm_uid) = (found.record.uid, found.record.vm_uid);
+        let removed = by_uid.remove(&uid);
+        drop(by_uid);
+        removed.and_then(|snapshot| snapshot.dir).iter().for_each(|dir| remove_files(dir));
+        Ok(vm_uid)
+    }
+
+    pub(crate) fn view(&self, wanted: &SnapshotRef, holder: Option<Uid>) -> Result<SnapshotView> {
+        Self::find(&mut self.by_uid.lock(), wanted, holder).map(|found| found.view())
+    }
+
+    pub(crate) fn all(&self) -> Vec<SnapshotView> {
+        let mut all: Vec<_> = self.by_uid.lock().values().map(Snapshot::view).collect();
+        all.sort_by_key(|view| (view.create_time, view.uid));
+        all
+    }
+
+    /// Changes one snapshot and removes it if nothing keeps it any longer.
+    fn change(&self, uid: Uid, change: impl FnOnce(&mut Snapshot<I>) -> bool) {
+        let mut by_uid = self.by_uid.lock();
+        let Some(found) = by_uid.get_mut(&uid) else { return };
+        if !change(found) || found.is_kept() {
+            return;
+        }
+        let removed = by_uid.remove(&uid);
+        drop(by_uid);
+        removed.and_then(|snapshot| snapshot.dir).iter().for_each(|dir| remove_files(dir));
+    }
+}
+
+fn not_found(wanted: &SnapshotRef, reason: &str) -> VmRuntimeError {
+    VmRuntimeError::SnapshotNotFound {
+        vm: match &wanted.source {
+            SnapshotSource::Name(vm_id) => vm_id.to_string(),
+            SnapshotSource::VmUid(uid) => uid.to_string(),
+        },
+        snapshot_id: wanted.snapshot_id.clone(),
+        reason: reason.to_owned(),
+    }
+}
+
+fn write_record(dir: &Path, record: &Record) -> Result<()> {
+    files::write_json(&dir.join(RECORD), record)
+}
+
+/// Reads the record of the snapshot in `dir`; `None` when it was never finished.
+pub(crate) fn read_record(dir: &Path) -> Option<Record> {
+    files::read_json(&dir.join(RECORD)).ok()
+}
+
+fn remove_files(dir: &Path) {
+    // Without its record it is not a snapshot any more, should the rest be interrupted.
+    let _ = std::fs::remove_file(dir.join(RECORD));
+    files::remove_dir(dir);
+}

@@ -1,0 +1,225 @@
+//! Processes that run VMs and outlive hearth.
+//!
+//! A [`Supervisor`] spawns them in a session and, where the host lets it, a cgroup of their own,
+//! with nothing of hearth's: no descriptor, no environment, no signal at its death. Their input
+//! is `/dev/null`, their output a file that only grows at its end and is kept small from its
+//! front, their working directory the instance's.
+//!
+//! Invariants:
+//! - A process is named by a pidfd, never by its number: the number may be another's by the time
+//!   it is used. A number read from disk counts only together with the boot it was given in, the
+//!   moment at which it was given, and the directory in which the process works.
+//! - One thread watches all processes, reaps those that are our children and reports each end
+//!   once. The exit status of what is not our child is unknown, and said to be.
+//! - Dropping a [`Process`] or the [`Supervisor`] ends no process.
+
+mod cgroup;
+mod log;
+mod process;
+mod procfs;
+mod watcher;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::env::{Deadline, Env as _, SystemEnv};
+use crate::error::{Result, VmRuntimeError};
+use crate::files;
+pub use cgroup::Cgroups;
+pub use log::AppendLog;
+pub use process::{Exit, Process, ProcessRecord};
+use watcher::{Watched, Watcher};
+
+/// The record of an instance's process, in the instance's directory.
+pub const RECORD: &str = "vmm.json";
+
+/// What to run, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<'a> {
+    /// The program: a path, or a name to be looked up in `PATH`.
+    pub program: &'a Path,
+    /// Its arguments.
+    pub arguments: &'a [OsString],
+    /// Its working directory, which also gets its record.
+    pub dir: &'a Path,
+    /// What its cgroup is called.
+    pub name: &'a str,
+    /// Where its output goes.
+    pub output: &'a Arc<AppendLog>,
+}
+
+/// Spawns, adopts and watches processes. Dropping it ends none of them.
+#[derive(Debug)]
+pub struct Supervisor {
+    watcher: Arc<Watcher>,
+    thread: Option<JoinHandle<()>>,
+    cgroups: Cgroups,
+}
+
+impl Supervisor {
+    /// Starts the thread that watches.
+    ///
+    /// # Errors
+    /// `Backend` when the host refuses the thread or its descriptors.
+    pub fn new() -> Result<Self> {
+        let failed = |error: io::Error| VmRuntimeError::backend("watch processes", error);
+        procfs::close_inherited_on_exec().map_err(failed)?;
+        let watcher = Arc::new(Watcher::new().map_err(failed)?);
+        let watching = Arc::clone(&watcher);
+        let thread = std::thread::Builder::new().name("hearth-watcher".to_owned());
+        let thread = thread.spawn(move || watching.run()).map_err(failed)?;
+        Ok(Self { watcher, thread: Some(thread), cgroups: Cgroups::find() })
+    }
+
+    /// Where processes get cgroups of their own, or why they get none; for people.
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.cgroups
+    }
+
+    /// Starts a process and writes its record. `bounded` are the files that it appends to: they
+    /// are kept small while it is watched. Blocks for the length of a fork.
+    ///
+    /// # Errors
+    /// `Backend` when the program cannot be run; nothing then runs.
+    pub fn spawn(&self, launch: Launch<'_>, bounded: Vec<Arc<AppendLog>>) -> Result<Process> {
+        let what = || format!("run {}", launch.program.display());
+        let failed = |error: io::Error| VmRuntimeError::backend(what(), error);
+        let output = launch.output.open_to_append().map_err(failed)?;
+        let mut command = Command::new(launch.program);
+        command
+            .args(launch.arguments)
+            .current_dir(launch.dir)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().map_err(failed)?)
+            .stderr(output);
+        let new_session = || rustix::process::setsid().map(drop).map_err(io::Error::from);
+        // SAFETY: between fork and exec only async-signal-safe code may run: this is one system call.
+        unsafe { command.pre_exec(new_session) };
+        let child = command.spawn().map_err(failed)?;
+        // Nobody but our watcher reaps it, and it does not watch it yet: its number is its own.
+        let taken = self.take_child(&launch, child.id(), bounded).map_err(failed);
+        let process = taken.inspect_err(|_| end_child(child))?;
+        files::write_json(&launch.dir.join(RECORD), process.record()).inspect_err(|_| {
+            process.kill();
+            process.wait(Duration::from_secs(5));
+        })?;
+        Ok(process)
+    }
+
+    fn take_child(
+        &self,
+        launch: &Launch<'_>,
+        pid: u32,
+        bounded: Vec<Arc<AppendLog>>,
+    ) -> io::Result<Process> {
+        let pidfd = pidfd_open(procfs::to_pid(pid)?, PidfdFlags::empty())?;
+        let stat = procfs::Stat::read(pid)?;
+        let cgroup = self.cgroups.enter(launch.name, pid);
+        let record = ProcessRecord {
+            pid,
+            start_ticks: stat.start_ticks,
+            boot_id: SystemEnv.boot_id(),
+            executable: procfs::executable(pid),
+            cgroup,
+        };
+        Process::new(record, Watched::new(pidfd, bounded), &self.watcher)
+    }
+
+    /// Takes up the process of `record` if it still runs, in `dir`, since the moment that the
+    /// record says; `None` when it does not.
+    pub fn adopt(
+        &self,
+        record: ProcessRecord,
+        dir: &Path,
+        bounded: Vec<Arc<AppendLog>>,
+    ) -> Option<Process> {
+        let pidfd = pidfd_open(procfs::to_pid(record.pid).ok()?, PidfdFlags::empty()).ok()?;
+        let same_boot = record.boot_id == SystemEnv.boot_id();
+        let stat = procfs::Stat::read(record.pid).ok()?;
+        let same = same_boot
+            && stat.start_ticks == record.start_ticks
+            && !stat.is_dead()
+            && procfs::works_in(record.pid, dir);
+        same.then(|| Process::new(record, Watched::new(pidfd, bounded), &self.watcher).ok())?
+    }
+
+    /// The process that works in `dir` though no record says so: hearth ended between spawning
+    /// it and writing that down.
+    pub fn find_unrecorded(&self, dir: &Path) -> Option<ProcessRecord> {
+        let pid = *procfs::working_below(dir).first()?;
+        let start_ticks = procfs::Stat::read(pid).ok()?.start_ticks;
+        Some(ProcessRecord {
+            pid,
+            start_ticks,
+            boot_id: SystemEnv.boot_id(),
+            executable: procfs::executable(pid),
+            cgroup: dir.file_name().and_then(|name| self.cgroups.existing(name)),
+        })
+    }
+
+    /// Ends every process that works in or below `dir`, waits for up to `timeout` until they are
+    /// gone, and removes their cgroup. Answers how many there were.
+    pub fn reap(&self, dir: &Path, timeout: Duration) -> usize {
+        let deadline = Deadline::after(timeout);
+        let mut ended: Vec<Pid> = Vec::new();
+        loop {
+            // Found anew each time: a number that was looked at once may be another's by now.
+            let found = procfs::working_below(dir);
+            for pid in found.iter().filter_map(|pid| procfs::to_pid(*pid).ok()) {
+                let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+                if !procfs::works_in_or_below(pid, dir) {
+                    continue;
+                }
+                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                let _ = watcher::reap_child(pidfd.as_fd());
+                if !ended.contains(&pid) {
+                    ended.push(pid);
+                }
+            }
+            if found.is_empty() || deadline.left().is_none() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if let Ok(record) = files::read_json::<ProcessRecord>(&dir.join(RECORD)) {
+            record.cgroup.iter().for_each(|cgroup| self.cgroups.remove(cgroup));
+        } else if let Some(cgroup) = dir.file_name().and_then(|name| self.cgroups.existing(name)) {
+            self.cgroups.remove(&cgroup);
+        }
+        ended.len()
+    }
+
+    /// Removes the cgroup of a process that has ended.
+    pub fn tidy(&self, record: &ProcessRecord) {
+        record.cgroup.iter().for_each(|cgroup| self.cgroups.remove(cgroup));
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.watcher.stop();
+        // A report of an end may hold the last reference: a thread cannot wait for itself.
+        let itself = |thread: &JoinHandle<()>| thread.thread().id() == std::thread::current().id();
+        if let Some(thread) = self.thread.take().filter(|thread| !itself(thread)) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn end_child(mut child: std::process::Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+#[cfg(test)]
+mod tests;

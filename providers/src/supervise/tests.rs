@@ -1,0 +1,124 @@
+//! Real processes: shells and sleeps.
+
+use std::fs;
+use std::sync::mpsc;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(10);
+
+fn arguments(script: &str) -> Vec<OsString> {
+    vec!["-c".into(), script.into()]
+}
+
+fn run(supervisor: &Supervisor, dir: &Path, script: &str) -> Process {
+    let output = Arc::new(AppendLog::new(dir.join("log"), 4096));
+    let launch = Launch {
+        program: Path::new("sh"),
+        arguments: &arguments(script),
+        dir,
+        name: dir.file_name().and_then(|name| name.to_str()).unwrap(),
+        output: &output,
+    };
+    supervisor.spawn(launch, vec![Arc::clone(&output)]).unwrap()
+}
+
+#[test]
+fn an_end_is_reported_with_its_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let supervisor = Supervisor::new().unwrap();
+    let process = run(&supervisor, dir.path(), "echo said; exit 3");
+    let (sender, receiver) = mpsc::channel();
+    process.on_exit(move |exit| sender.send(exit).unwrap());
+    assert_eq!(receiver.recv_timeout(LONG), Ok(Exit::Status(3)));
+    assert_eq!(process.wait(LONG), Some(Exit::Status(3)));
+    assert_eq!(fs::read_to_string(dir.path().join("log")).unwrap(), "said\n");
+    supervisor.tidy(process.record());
+    assert!(process.record().cgroup.as_ref().is_none_or(|cgroup| !cgroup.exists()));
+    let killed = run(&supervisor, dir.path(), "exec sleep 100");
+    killed.kill();
+    assert_eq!(killed.wait(LONG), Some(Exit::Signal(9)));
+    let (sender, receiver) = mpsc::channel();
+    killed.on_exit(move |exit| sender.send(exit.status()).unwrap());
+    assert_eq!(receiver.recv_timeout(LONG), Ok(Some(137)), "also when it is over");
+    supervisor.tidy(killed.record());
+}
+
+#[test]
+fn a_process_gets_nothing_of_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    // What a careless parent leaves open.
+    let open = fs::File::open("/dev/null").unwrap();
+    rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).unwrap();
+    let supervisor = Supervisor::new().unwrap();
+    let process = run(&supervisor, dir.path(), "exec sleep 100");
+    let pid = process.record().pid;
+    let mut descriptors: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .map(|entry| fs::read_link(entry.unwrap().path()).unwrap())
+        .collect();
+    descriptors.sort();
+    let log = dir.path().canonicalize().unwrap().join("log");
+    assert_eq!(descriptors, [Path::new("/dev/null"), &log, &log]);
+    // The shell that runs it may set a variable or two of its own.
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+    assert!(!String::from_utf8_lossy(&environment).contains("CARGO"));
+    let session = rustix::process::getsid(procfs::to_pid(pid).ok()).unwrap();
+    assert_eq!(session.as_raw_nonzero().get().cast_unsigned(), pid);
+    process.kill();
+    process.wait(LONG).unwrap();
+    supervisor.tidy(process.record());
+}
+
+#[test]
+fn a_process_is_adopted_only_if_it_is_the_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Supervisor::new().unwrap();
+    let process = run(&first, dir.path(), "exec sleep 100");
+    drop((process, first));
+    let record: ProcessRecord = files::read_json(&dir.path().join(RECORD)).unwrap();
+    let second = Supervisor::new().unwrap();
+    let adopt = |record: ProcessRecord, dir: &Path| second.adopt(record, dir, Vec::new());
+    let elsewhere = tempfile::tempdir().unwrap();
+    assert!(adopt(record.clone(), elsewhere.path()).is_none());
+    let other_boot = ProcessRecord { boot_id: "another".to_owned(), ..record.clone() };
+    assert!(adopt(other_boot, dir.path()).is_none());
+    let later = ProcessRecord { start_ticks: record.start_ticks + 1, ..record.clone() };
+    assert!(adopt(later, dir.path()).is_none());
+    let found = second.find_unrecorded(dir.path()).unwrap();
+    assert_eq!((found.pid, found.start_ticks), (record.pid, record.start_ticks));
+    let adopted = adopt(record.clone(), dir.path()).unwrap();
+    adopted.kill();
+    assert!(adopted.wait(LONG).is_some());
+    second.tidy(&record);
+    assert!(adopt(record, dir.path()).is_none(), "it is dead");
+}
+
+#[test]
+fn what_works_in_a_directory_is_reaped() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Supervisor::new().unwrap();
+    let process = run(&first, dir.path(), "sleep 100 & exec sleep 100");
+    let cgroup = process.record().cgroup.clone();
+    drop((process, first));
+    let second = Supervisor::new().unwrap();
+    let mut reaped = 0;
+    // The shell may not yet have started its own child when it is reaped.
+    while reaped == 0 {
+        reaped = second.reap(dir.path(), LONG);
+    }
+    assert!(procfs::working_below(dir.path()).is_empty());
+    assert!(cgroup.is_none_or(|cgroup| !cgroup.exists()));
+    assert_eq!(second.reap(dir.path(), LONG), 0);
+}
+
+#[test]
+fn a_program_that_is_not_there_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Arc::new(AppendLog::new(dir.path().join("log"), 4096));
+    let program = Path::new("/no/such/program");
+    let launch = Launch { program, arguments: &[], dir: dir.path(), name: "none", output: &output };
+    let supervisor = Supervisor::new().unwrap();
+    let error = supervisor.spawn(launch, Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), "backend", "{error}");
+}

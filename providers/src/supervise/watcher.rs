@@ -1,0 +1,198 @@
+//! One thread that waits for the end of every process, and meanwhile keeps their files small.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+
+use super::log::AppendLog;
+use super::process::Exit;
+use crate::env::{Env as _, SystemEnv};
+
+/// How often the files of processes are looked at.
+const TRIM_PERIOD: Duration = Duration::from_secs(1);
+/// The key of the event that wakes the thread; those of processes follow.
+const WAKE: u64 = 0;
+
+type Report = Box<dyn FnOnce(Exit) + Send>;
+
+/// A process that is watched.
+pub(super) struct Watched {
+    pidfd: OwnedFd,
+    bounded: Vec<Arc<AppendLog>>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    exit: Option<Exit>,
+    report: Option<Report>,
+}
+
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watched").field("exit", &self.exit()).finish_non_exhaustive()
+    }
+}
+
+impl Watched {
+    pub(super) fn new(pidfd: OwnedFd, bounded: Vec<Arc<AppendLog>>) -> Self {
+        Self { pidfd, bounded, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    pub(super) fn kill(&self) {
+        // It fails when there is nothing left to kill.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    pub(super) fn exit(&self) -> Option<Exit> {
+        self.state.lock().exit
+    }
+
+    pub(super) fn wait(&self, timeout: Duration) -> Option<Exit> {
+        let mut state = self.state.lock();
+        self.changed.wait_while_for(&mut state, |state| state.exit.is_none(), timeout);
+        state.exit
+    }
+
+    pub(super) fn on_exit(&self, report: Report) {
+        let mut state = self.state.lock();
+        match state.exit {
+            Some(exit) => {
+                drop(state);
+                report(exit);
+            }
+            None => state.report = Some(report),
+        }
+    }
+
+    fn ended(&self, exit: Exit) {
+        let mut state = self.state.lock();
+        let report = state.report.take();
+        state.exit = Some(exit);
+        self.changed.notify_all();
+        drop(state);
+        if let Some(report) = report {
+            report(exit);
+        }
+    }
+}
+
+/// Takes the exit status of a process that has ended; unknown when it is not our child, or
+/// somebody has taken it already.
+pub(super) fn reap_child(pidfd: BorrowedFd<'_>) -> Exit {
+    loop {
+        match waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                let exited = status.exit_status().map(Exit::Status);
+                return exited
+                    .or_else(|| status.terminating_signal().map(Exit::Signal))
+                    .unwrap_or(Exit::Unknown);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(None) | Err(_) => return Exit::Unknown,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Watcher {
+    epoll: OwnedFd,
+    wake: OwnedFd,
+    watched: Mutex<HashMap<u64, Arc<Watched>>>,
+    next_key: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl Watcher {
+    pub(super) fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        Ok(Self {
+            epoll,
+            wake,
+            watched: Mutex::default(),
+            next_key: AtomicU64::new(WAKE + 1),
+            stopped: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn add(&self, watched: &Arc<Watched>) -> io::Result<u64> {
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        self.watched.lock().insert(key, Arc::clone(watched));
+        let data = epoll::EventData::new_u64(key);
+        let added = epoll::add(&self.epoll, &watched.pidfd, data, epoll::EventFlags::IN);
+        added.inspect_err(|_| drop(self.watched.lock().remove(&key)))?;
+        // The first one ends the thread's sleep without an end.
+        self.ring();
+        Ok(key)
+    }
+
+    pub(super) fn remove(&self, key: u64) {
+        let removed = self.watched.lock().remove(&key);
+        if let Some(watched) = removed {
+            let _ = epoll::delete(&self.epoll, &watched.pidfd);
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        // It fails only when it has been rung four billion times already.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// The thread's life.
+    pub(super) fn run(&self) {
+        let mut events = Vec::with_capacity(64);
+        let mut trimmed_at = SystemEnv.boot_time();
+        while !self.stopped.load(Ordering::Acquire) {
+            let idle = self.watched.lock().is_empty();
+            let period = Timespec { tv_sec: TRIM_PERIOD.as_secs().cast_signed(), tv_nsec: 0 };
+            events.clear();
+            let waited =
+                epoll::wait(&self.epoll, spare_capacity(&mut events), (!idle).then_some(&period));
+            if let Err(error) = waited
+                && error != rustix::io::Errno::INTR
+            {
+                tracing::error!(%error, "cannot wait for the end of processes any more");
+                return;
+            }
+            for event in &events {
+                match event.data.u64() {
+                    WAKE => drop(rustix::io::read(&self.wake, &mut [0; 8])),
+                    key => self.ended(key),
+                }
+            }
+            if SystemEnv.boot_time().saturating_sub(trimmed_at) >= TRIM_PERIOD {
+                trimmed_at = SystemEnv.boot_time();
+                self.trim();
+            }
+        }
+    }
+
+    fn ended(&self, key: u64) {
+        let removed = self.watched.lock().remove(&key);
+        if let Some(watched) = removed {
+            let _ = epoll::delete(&self.epoll, &watched.pidfd);
+            watched.ended(reap_child(watched.pidfd.as_fd()));
+        }
+    }
+
+    fn trim(&self) {
+        let all: Vec<_> = self.watched.lock().values().cloned().collect();
+        all.iter().flat_map(|watched| &watched.bounded).for_each(|log| log.trim());
+    }
+}
