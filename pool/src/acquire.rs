@@ -542,7 +542,8 @@ impl Manager {
         tracing::error!(uid = %lease.uid, %error, source, "a handover failed after its commit");
         metrics::rename_failed(error);
         let _ = lease.advance(VmEvent::Aborted);
-        if let Err(error) = self.journal.write_lease(&lease.record(RecordState::Aborted, &self.boot_id))
+        if let Err(error) =
+            self.journal.write_lease(&lease.record(RecordState::Aborted, &self.boot_id))
         {
             tracing::error!(uid = %lease.uid, %error, "an abort could not be written");
         }
@@ -573,7 +574,11 @@ impl Drop for InLine<'_> {
 }
 
 /// The time to live asked for, within bounds.
-pub(crate) fn check_ttl(asked: Option<Duration>, default: Duration, max: Duration) -> Result<Duration> {
+pub(crate) fn check_ttl(
+    asked: Option<Duration>,
+    default: Duration,
+    max: Duration,
+) -> Result<Duration> {
     match asked {
         None => Ok(default.min(max)),
         Some(ttl) if ttl.is_zero() => Err(Error::invalid("ttl", "it must be longer than nothing")),

@@ -148,7 +148,8 @@ impl Manager {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
                 let id = template.id.clone();
                 tracing::warn!(template = %id, %error, source, "a template could not be built");
-                let reason = source.map_or_else(|| error.to_string(), |it| format!("{error}: {it}"));
+                let reason =
+                    source.map_or_else(|| error.to_string(), |it| format!("{error}: {it}"));
                 // A generation that failed leaves the one before it in use.
                 if template.generation == 1 {
                     template.state = TemplateState::Failed(reason);
@@ -196,7 +197,8 @@ impl Manager {
         let former = self.template(&template.id).ok();
         let journal = Arc::clone(&self.journal);
         let written = template.clone();
-        let call = move || Ok(journal.write_control(Control::Template, written.id.as_str(), &written));
+        let call =
+            move || Ok(journal.write_control(Control::Template, written.id.as_str(), &written));
         let limit = self.limits.verb_timeout;
         self.jobs.run(Class::Verb, "journal", limit, call, drop).await??;
         let template = Arc::new(template);

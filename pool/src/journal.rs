@@ -222,10 +222,7 @@ impl Journal {
     /// # Errors
     /// `Storage` when one cannot be read.
     pub fn leases(&self) -> Result<Vec<LeaseRecord>> {
-        self.leases
-            .iter()
-            .map(|guard| parse(&guard.value().map_err(storage)?))
-            .collect()
+        self.leases.iter().map(|guard| parse(&guard.value().map_err(storage)?)).collect()
     }
 
     /// Writes what an operator decided, and fsyncs it. Blocks on the disk.

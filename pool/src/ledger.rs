@@ -206,15 +206,15 @@ impl<W> Ledger<W> {
     /// The restore of `vm` succeeded, probe included.
     pub fn restored(&mut self, vm: WarmVm) -> Settled<W> {
         self.breaker.succeeded();
-        if !self.end_restore(&vm.vm_id) {
-            return Settled::Surplus(vm);
+        match self.end_restore(&vm.vm_id) {
+            Some(state) => self.settle(vm, state, VmEvent::Probed),
+            None => Settled::Surplus(vm),
         }
-        self.settle(vm, VmState::Restoring, VmEvent::Probed)
     }
 
     /// The restore of `vm_id` failed; `jitter` is in `0.0..1.0`.
     pub fn restore_failed(&mut self, vm_id: &VmId, reason: String, now: Duration, jitter: f64) {
-        if self.end_restore(vm_id) {
+        if self.end_restore(vm_id).is_some() {
             self.breaker.failed(reason, now, jitter);
         }
     }
@@ -308,10 +308,11 @@ impl<W> Ledger<W> {
         }
     }
 
-    fn end_restore(&mut self, vm_id: &VmId) -> bool {
-        let ended = self.vms.remove(vm_id).is_some();
-        self.restoring -= usize::from(ended);
-        ended
+    /// Answers where it stood: it may have died since its probe.
+    fn end_restore(&mut self, vm_id: &VmId) -> Option<VmState> {
+        let entry = self.vms.remove(vm_id)?;
+        self.restoring -= 1;
+        Some(entry.state)
     }
 }
 

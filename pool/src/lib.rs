@@ -10,6 +10,7 @@ pub mod admin;
 mod breaker;
 pub mod build;
 pub mod config;
+pub mod env;
 pub mod error;
 pub mod ids;
 pub mod jobs;
@@ -30,5 +31,3 @@ mod retire;
 pub mod tasks;
 pub mod templates;
 mod verbs;
-
-pub use hearth_providers::env;

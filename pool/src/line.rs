@@ -116,7 +116,10 @@ mod tests {
             line.join(&crowd, true, number);
         }
         line.join(&single, true, 1000);
-        assert_eq!([line.serve_next(), line.serve_next(), line.serve_next()], [Some(0), Some(1000), Some(1)]);
+        assert_eq!(
+            [line.serve_next(), line.serve_next(), line.serve_next()],
+            [Some(0), Some(1000), Some(1)]
+        );
     }
 
     #[test]

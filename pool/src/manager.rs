@@ -326,10 +326,14 @@ impl Manager {
             metrics::provider_known(&provider.name);
             // Bounded by the number of VMs: each ends once.
             let (ended, mut endings) = mpsc::unbounded_channel::<Uid>();
-            provider.runtime.observe_exits(Arc::new(move |uid| drop(ended.send(uid))));
+            provider.runtime.observe_exits(Arc::new(move |uid| {
+                // Nobody listens any more once the manager is gone.
+                let _ = ended.send(uid);
+            }));
             let (manager, provider) = (Arc::downgrade(self), Arc::clone(provider));
             let stopping = self.tasks.stopping().clone();
-            self.tasks.spawn_critical("exits", async move {
+            // A provider that reports no exits drops the observer, and this ends at once.
+            self.tasks.spawn(async move {
                 loop {
                     let uid = tokio::select! {
                         uid = endings.recv() => uid,

@@ -186,7 +186,8 @@ impl Pool {
         reaper: Reaper,
         env: Arc<dyn Env>,
     ) -> Arc<Self> {
-        let metrics = PoolMetrics::new(config.id.as_str(), config.template.as_str(), &provider.name);
+        let metrics =
+            PoolMetrics::new(config.id.as_str(), config.template.as_str(), &provider.name);
         let pool = Self {
             id: config.id.clone(),
             provider,

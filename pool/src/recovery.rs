@@ -24,8 +24,8 @@ use crate::error::{Error, Result};
 use crate::ids::PoolId;
 use crate::jobs::Class;
 use crate::journal::{Control, LeaseRecord, RecordState};
-use crate::ledger::WarmVm;
 use crate::lease::Lease;
+use crate::ledger::WarmVm;
 use crate::lifecycle::{VmEvent, VmState};
 use crate::manager::{Manager, tags};
 use crate::metrics;
@@ -78,9 +78,7 @@ impl Manager {
         Ok(())
     }
 
-    async fn read_journal(
-        &self,
-    ) -> Result<(Vec<Template>, Vec<PoolConfig>, Vec<LeaseRecord>)> {
+    async fn read_journal(&self) -> Result<(Vec<Template>, Vec<PoolConfig>, Vec<LeaseRecord>)> {
         let journal = Arc::clone(&self.journal);
         let call = move || {
             let read = || {
@@ -104,9 +102,9 @@ impl Manager {
     /// Instances without their journal are nobody's to decide on.
     fn check_ours(&self, views: &[(Arc<Provider>, VmView)], reap: bool) -> Result<()> {
         let state = self.state_uuid().to_string();
-        let foreign = views.iter().filter(|(_, view)| {
-            view.tags.get(tags::STATE).is_some_and(|other| *other != state)
-        });
+        let foreign = views
+            .iter()
+            .filter(|(_, view)| view.tags.get(tags::STATE).is_some_and(|other| *other != state));
         let count = foreign.count();
         if count == 0 || reap {
             return Ok(());

@@ -101,7 +101,8 @@ impl Manager {
                 pool.metrics.restore_failed(&error);
                 let source = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(pool = %pool.id, %error, source, "a restore failed");
-                let reason = source.map_or_else(|| error.to_string(), |it| format!("{error}: {it}"));
+                let reason =
+                    source.map_or_else(|| error.to_string(), |it| format!("{error}: {it}"));
                 let jitter = self.env.unit();
                 let mut ledger = pool.ledger.lock();
                 ledger.restore_failed(&vm_id, reason.clone(), now, jitter);
@@ -193,6 +194,7 @@ impl Manager {
 }
 
 pub(crate) fn restore_failed(pool: &Pool, reason: String, retry_after: Duration) -> Error {
-    let source = VmRuntimeError::Unavailable { what: "a restore".to_owned(), source: Some(reason.into()) };
+    let source =
+        VmRuntimeError::Unavailable { what: "a restore".to_owned(), source: Some(reason.into()) };
     Error::RestoreFailed { pool: pool.id.to_string(), retry_after, source }
 }

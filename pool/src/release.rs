@@ -33,7 +33,10 @@ impl Manager {
     ) -> Result<()> {
         let lease = match self.lease_of(vm_id, uid, tenant) {
             Ok(lease) => lease,
-            Err(error) => return self.was_released(vm_id, uid, tenant).ok_or(error),
+            Err(error @ Error::NotFound { .. }) => {
+                return self.was_released(vm_id, uid, tenant).ok_or(error);
+            }
+            Err(error) => return Err(error),
         };
         match self.end(&lease)? {
             None => Ok(()),
@@ -93,7 +96,8 @@ impl Manager {
         let renamed = lease.provider.runtime.rename_vm(&vm_id, &lease.pool_vm_id);
         match renamed {
             // One that is gone or was lost has no name to give back.
-            Ok(()) | Err(VmRuntimeError::NotFound { .. } | VmRuntimeError::InvalidTransition { .. }) => {
+            Ok(())
+            | Err(VmRuntimeError::NotFound { .. } | VmRuntimeError::InvalidTransition { .. }) => {
                 self.leases.free_name(&vm_id, lease, self.env.boot_time());
                 self.destroy(lease, lease.pool_vm_id.clone(), None);
                 Ok(None)
@@ -242,7 +246,11 @@ impl Manager {
                 gone.push(self.reaper.retire_and_tell(provider, view.vm_id, Box::new(|| ())));
             }
         }
-        let all = async { for gone in gone { drop(gone.await) } };
+        let all = async {
+            for gone in gone {
+                drop(gone.await)
+            }
+        };
         if tokio::time::timeout(self.limits.drain_timeout, all).await.is_err() {
             tracing::warn!("some VMs were not destroyed in time: the next start finds them");
         }

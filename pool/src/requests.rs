@@ -98,7 +98,8 @@ impl RequestLog {
         let full = self.known.len() >= self.capacity && !self.forget_oldest();
         match self.known.entry(key) {
             Entry::Occupied(known) => match known.get() {
-                Known::UnderWay { fingerprint: other, .. } | Known::Done { fingerprint: other, .. }
+                Known::UnderWay { fingerprint: other, .. }
+                | Known::Done { fingerprint: other, .. }
                     if *other != fingerprint =>
                 {
                     Begin::Reused

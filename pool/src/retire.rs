@@ -55,12 +55,7 @@ impl Reaper {
     }
 
     /// Has a VM destroyed; `on_gone` is called when it is.
-    pub(crate) fn retire(
-        &self,
-        provider: &Arc<Provider>,
-        vm_id: VmId,
-            on_gone: Option<OnGone>,
-    ) {
+    pub(crate) fn retire(&self, provider: &Arc<Provider>, vm_id: VmId, on_gone: Option<OnGone>) {
         let provider = Arc::clone(provider);
         // After the stop nobody listens: recovery finds the VM at the next start.
         let _ = self.queue.send(Doomed { provider, vm_id, on_gone, gone: None });
@@ -71,7 +66,7 @@ impl Reaper {
         &self,
         provider: &Arc<Provider>,
         vm_id: VmId,
-            on_gone: OnGone,
+        on_gone: OnGone,
     ) -> oneshot::Receiver<()> {
         let (gone, is_gone) = oneshot::channel();
         let (provider, on_gone) = (Arc::clone(provider), Some(on_gone));
@@ -102,5 +97,7 @@ async fn destroy(doomed: Doomed, jobs: Jobs, timeout: Duration, group: TaskGroup
     if let Some(on_gone) = on_gone {
         on_gone();
     }
-    gone.into_iter().for_each(|gone| drop(gone.send(())));
+    if let Some(gone) = gone {
+        let _ = gone.send(());
+    }
 }

@@ -280,8 +280,8 @@ impl Manager {
             lease.change(|held| held.vm_id = vm_id.clone());
             self.journal.write_lease(&lease.record(RecordState::Leased, &self.boot_id))
         };
-        let renamed = called(new)
-            .and_then(|()| Ok(lease.provider.runtime.rename_vm(vm_id, new)?));
+        let renamed =
+            called(new).and_then(|()| Ok(lease.provider.runtime.rename_vm(vm_id, new)?));
         if let Err(error) = renamed {
             called(vm_id)?;
             return Err(error);

@@ -218,7 +218,8 @@ pub trait VmQuery: Send + Sync + 'static {
     }
 
     /// Calls `observer` with the uid of each VM that ends by itself from now on, from a thread
-    /// of the provider's: it must return at once. By default nobody calls.
+    /// of the provider's: it must return at once. A later observer replaces the one before it. By
+    /// default nobody calls.
     fn observe_exits(&self, observer: ExitObserver) {
         let _ = observer;
     }

@@ -88,6 +88,15 @@ fn a_reserved_vm_that_died_does_not_come_back() {
 }
 
 #[test]
+fn one_that_dies_between_its_probe_and_the_books_is_not_warm() {
+    let mut ledger = Ledger::<u32>::new(BOUNDS);
+    assert!(ledger.begin_restore(vm(1).vm_id, NOW));
+    ledger.died(&vm(1).vm_id);
+    assert!(matches!(ledger.restored(vm(1)), Settled::Surplus(_)));
+    assert_eq!((ledger.warm(), ledger.restoring()), (0, 0));
+}
+
+#[test]
 fn a_full_line_turns_away() {
     let mut ledger = Ledger::<u32>::new(BOUNDS);
     (0..5).for_each(|number| drop(ledger.wait(&Tenant::anonymous(), true, number).unwrap()));

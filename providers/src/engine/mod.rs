@@ -16,9 +16,10 @@ mod tombstones;
 mod verbs;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use dashmap::DashMap;
+use parking_lot::RwLock;
 
 use crate::backend::{Backend, Place};
 use crate::directory::Directory;
@@ -50,17 +51,16 @@ pub struct Engine<B: Backend> {
 /// Where machines report their end: outlives no engine, keeps none alive.
 struct Deaths<B: Backend> {
     instances: DashMap<Uid, std::sync::Weak<Instance<B::Machine>>>,
-    observer: OnceLock<ExitObserver>,
+    observer: RwLock<Option<ExitObserver>>,
 }
 
 impl<B: Backend> Deaths<B> {
     fn report(&self, uid: Uid, failure: Failure) {
         let instance = self.instances.get(&uid).and_then(|weak| weak.upgrade());
         let Some(instance) = instance else { return };
-        if instance.fail(failure)
-            && let Some(observer) = self.observer.get()
-        {
-            observer(uid);
+        if instance.fail(failure) {
+            let observer = self.observer.read().clone();
+            observer.inspect(|observer| observer(uid));
         }
     }
 }

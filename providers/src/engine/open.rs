@@ -1,9 +1,10 @@
 //! Opening a provider: what a former life left is adopted or reaped.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use dashmap::DashMap;
+use parking_lot::RwLock;
 
 use super::instance::{Instance, Record};
 use super::tombstones::Tombstones;
@@ -62,7 +63,7 @@ impl<B: Backend> Engine<B> {
     }
 
     fn new(name: &str, backend: Arc<B>, env: Arc<dyn Env>, directory: Directory) -> Self {
-        let deaths = Deaths { instances: DashMap::new(), observer: OnceLock::new() };
+        let deaths = Deaths { instances: DashMap::new(), observer: RwLock::new(None) };
         Self {
             backend,
             name: name.to_owned(),

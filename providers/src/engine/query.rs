@@ -70,9 +70,7 @@ impl<B: Backend> VmQuery for Engine<B> {
     }
 
     fn observe_exits(&self, observer: ExitObserver) {
-        if self.deaths.observer.set(observer).is_err() {
-            tracing::warn!(provider = self.name, "exits are observed already");
-        }
+        *self.deaths.observer.write() = Some(observer);
     }
 
     fn describe(&self) -> Vec<(&'static str, String)> {

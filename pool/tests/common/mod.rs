@@ -1,0 +1,224 @@
+//! A node of its own for each test: memory provider behind a script of faults, virtual time.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test binary uses its part of it"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hearth_pool::acquire::{AcquireRequest, Acquired};
+use hearth_pool::config::Limits;
+use hearth_pool::env::{Env, VirtualEnv};
+use hearth_pool::error::{Error, Result};
+use hearth_pool::ids::{PoolId, TemplateId, Tenant};
+use hearth_pool::jobs::{Jobs, Places};
+use hearth_pool::journal::Journal;
+use hearth_pool::manager::Manager;
+use hearth_pool::operations::Outcome;
+use hearth_pool::pool::{Overflow, PoolConfig, Provider, Sizing, WarmState};
+use hearth_pool::tasks::TaskGroup;
+use hearth_pool::templates::{Template, TemplateState};
+use hearth_providers::faulty::{Faulty, FaultyControl};
+use hearth_providers::memory::MemoryBackend;
+use hearth_providers::readiness::Readiness;
+use hearth_providers::{VmId, VmRuntime, VmSpec};
+
+/// How long the simulated provider takes for anything.
+pub const LATENCY: Duration = Duration::from_millis(30);
+
+/// What outlives a restart of hearth: the state directory, and the VMs.
+pub struct Host {
+    pub dir: tempfile::TempDir,
+    pub env: Arc<VirtualEnv>,
+    pub provider: Arc<Provider>,
+    pub faults: FaultyControl,
+}
+
+/// One life of hearth on a host.
+pub struct Node {
+    pub manager: Arc<Manager>,
+    pub tasks: TaskGroup,
+}
+
+impl std::ops::Deref for Node {
+    type Target = Arc<Manager>;
+    fn deref(&self) -> &Arc<Manager> {
+        &self.manager
+    }
+}
+
+impl Host {
+    pub fn new(seed: u64) -> Self {
+        let env = Arc::new(VirtualEnv::new(seed));
+        let memory = Arc::new(MemoryBackend::provider("memory", Arc::clone(&env) as Arc<dyn Env>));
+        let (faulty, faults) = Faulty::new(memory, Arc::clone(&env) as Arc<dyn Env>);
+        let runtime: Arc<dyn VmRuntime> = Arc::new(faulty);
+        let (name, kind) = ("memory".to_owned(), "memory".to_owned());
+        let provider = Arc::new(Provider { name, kind, runtime });
+        Self { dir: tempfile::tempdir().unwrap(), env, provider, faults }
+    }
+
+    /// A life of hearth that has not begun to serve.
+    pub fn open(&self) -> Node {
+        let tasks = TaskGroup::new();
+        let limits = Limits::default();
+        let latency: hearth_pool::jobs::Latency = Arc::new(|_| LATENCY);
+        let places = Places { restore: 64, ..limits.places() };
+        let jobs = Jobs::simulated(tasks.clone(), places, latency);
+        let journal = Journal::open(&self.dir.path().join("journal"), self.env.as_ref()).unwrap();
+        let env = Arc::clone(&self.env) as Arc<dyn Env>;
+        let providers = vec![Arc::clone(&self.provider)];
+        let manager = Manager::new(env, limits, journal, jobs, tasks.clone(), providers);
+        Node { manager, tasks }
+    }
+
+    /// A life of hearth that serves what the one before it had.
+    pub async fn start(&self) -> Node {
+        let node = self.open();
+        node.start(false).await.unwrap();
+        node
+    }
+
+    /// A serving life with the template and the pool `default` of this depth, filled.
+    pub async fn with_pool(&self, depth: usize) -> Node {
+        let node = self.start().await;
+        node.build_template("default").await;
+        node.create_pool(pool("default", depth), false).await.unwrap();
+        node.settle("default").await;
+        node
+    }
+
+    /// VMs that the provider has.
+    pub fn live(&self) -> usize {
+        self.provider.runtime.list_vms().len()
+    }
+}
+
+impl Node {
+    pub async fn build_template(&self, id: &str) {
+        let operation = self.create_template(template(id), false).await.unwrap();
+        let ended = self.operations().wait(&operation, Duration::from_secs(60)).await.unwrap();
+        assert!(matches!(ended.outcome, Some(Outcome::Done)), "{ended:?}");
+    }
+
+    pub fn pool_of(&self, id: &str) -> Arc<hearth_pool::pool::Pool> {
+        self.pool(&PoolId::parse(id).unwrap()).unwrap()
+    }
+
+    /// Waits until nothing is under way and the pool is as deep as it should be.
+    pub async fn settle(&self, id: &str) {
+        let pool = self.pool_of(id);
+        self.until("the pool is full", || {
+            let status = pool.status();
+            status.warm == status.target && status.restoring == 0
+        })
+        .await;
+    }
+
+    /// Waits, in bounded virtual time, until `done`.
+    pub async fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        for _ in 0..60_000 {
+            if done() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("never: {what}");
+    }
+
+    pub async fn take(&self, request: AcquireRequest) -> Result<Acquired> {
+        self.manager.acquire(request).await.map(|acquired| acquired.expect("not only validated"))
+    }
+
+    pub async fn release_named(&self, vm_id: &VmId) -> Result<()> {
+        self.manager.release(vm_id, None, None).await
+    }
+
+    /// Ends this life as `kill -9` would: nothing is told, nothing is waited for but the lock
+    /// on the journal.
+    pub async fn crash(self) {
+        let Self { manager, tasks } = self;
+        tasks.stop();
+        let gone = Arc::downgrade(&manager);
+        drop(manager);
+        for _ in 0..10_000 {
+            if gone.strong_count() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("something still holds the manager");
+    }
+}
+
+pub fn id(text: &str) -> VmId {
+    VmId::parse(text).unwrap()
+}
+
+pub fn request() -> AcquireRequest {
+    AcquireRequest {
+        tenant: Tenant::anonymous(),
+        pool: PoolId::parse("default").unwrap(),
+        vm_id: None,
+        request_id: None,
+        ttl: None,
+        overflow: None,
+        labels: BTreeMap::new(),
+        network_overrides: Vec::new(),
+        deadline: None,
+        validate_only: false,
+    }
+}
+
+pub fn named(name: &str) -> AcquireRequest {
+    AcquireRequest { vm_id: Some(id(name)), ..request() }
+}
+
+pub fn identified(request_id: &str) -> AcquireRequest {
+    AcquireRequest { request_id: Some(request_id.to_owned()), ..request() }
+}
+
+pub fn template(id: &str) -> Template {
+    Template {
+        id: TemplateId::parse(id).unwrap(),
+        provider: "memory".to_owned(),
+        spec: VmSpec::default(),
+        readiness: Readiness::AgentAnswers,
+        ready_timeout: Duration::from_secs(10),
+        warm_up: vec!["name template".to_owned()],
+        generation: 0,
+        state: TemplateState::Building,
+        snapshot: None,
+        imported: false,
+        etag: String::new(),
+        labels: BTreeMap::new(),
+    }
+}
+
+pub fn pool(id: &str, depth: usize) -> PoolConfig {
+    PoolConfig {
+        id: PoolId::parse(id).unwrap(),
+        template: TemplateId::parse("default").unwrap(),
+        sizing: Sizing::Fixed { depth },
+        warm_state: WarmState::Running,
+        max_warm_age: None,
+        max_parallel_restores: 8,
+        default_overflow: Overflow::WarmElseCold,
+        default_ttl: Duration::from_secs(300),
+        max_ttl: Duration::from_secs(3600),
+        etag: String::new(),
+        create_time: SystemTime::UNIX_EPOCH,
+        update_time: SystemTime::UNIX_EPOCH,
+        labels: BTreeMap::new(),
+    }
+}
+
+/// The reason of an error, for comparing.
+pub fn reason<T: std::fmt::Debug>(done: Result<T, Error>) -> &'static str {
+    done.unwrap_err().reason()
+}

@@ -1,0 +1,215 @@
+//! What a start finds after `kill -9`: the VMs live on, the journal has the last word.
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use hearth_pool::env::{Env as _, SystemEnv};
+use hearth_pool::journal::{Journal, LeaseRecord, RecordState};
+use hearth_providers::VmStatus;
+use hearth_providers::faulty::{Call, Fault, When};
+
+/// Changes the journal as a crash at that moment would have left it.
+fn journal(host: &Host, change: impl FnOnce(&Journal)) {
+    let journal = Journal::open(&host.dir.path().join("journal"), &SystemEnv).unwrap();
+    change(&journal);
+}
+
+fn only_lease(journal: &Journal) -> LeaseRecord {
+    let mut leases = journal.leases().unwrap();
+    assert_eq!(leases.len(), 1);
+    leases.remove(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_live_on_and_replays_are_answered() {
+    let host = Host::new(1);
+    let node = host.with_pool(2).await;
+    let before = node.take(identified("r")).await.unwrap().lease;
+    node.settle("default").await;
+    node.crash().await;
+    let node = host.start().await;
+    let after = node.take(identified("r")).await.unwrap();
+    assert!(after.replayed);
+    assert_eq!((after.lease.uid, after.lease.fence), (before.uid, before.fence));
+    node.settle("default").await;
+    assert_eq!(host.live(), 3);
+    let next = node.take(request()).await.unwrap();
+    assert!(next.lease.fence > before.fence, "fences grow across a restart");
+    node.release_named(&before.held().vm_id).await.unwrap();
+    assert_eq!(reason(node.take(identified("r")).await), "lease_expired");
+}
+
+#[tokio::test(start_paused = true)]
+async fn warm_vms_are_adopted_not_restored_anew() {
+    let host = Host::new(2);
+    let node = host.with_pool(4).await;
+    let before = host.faults.count(Call::Restore);
+    node.crash().await;
+    let node = host.start().await;
+    node.settle("default").await;
+    assert_eq!((host.live(), host.faults.count(Call::Restore)), (4, before));
+    node.take(request()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_committed_but_not_renamed_is_rolled_forward() {
+    let host = Host::new(3);
+    let node = host.with_pool(1).await;
+    let got = node.take(identified("r")).await.unwrap().lease;
+    node.settle("default").await;
+    node.crash().await;
+    let name = got.held().vm_id;
+    host.provider.runtime.rename_vm(&name, &got.pool_vm_id).unwrap();
+    let node = host.start().await;
+    assert_eq!(host.provider.runtime.get_vm(&name).unwrap().uid, got.uid);
+    assert_eq!(node.take(identified("r")).await.unwrap().lease.uid, got.uid);
+    assert_eq!(host.live(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_under_way_is_finished() {
+    for state in [RecordState::Releasing, RecordState::Aborted, RecordState::Gone] {
+        let host = Host::new(4);
+        let node = host.with_pool(1).await;
+        node.take(identified("r")).await.unwrap();
+        node.settle("default").await;
+        node.crash().await;
+        journal(&host, |journal| {
+            let record = LeaseRecord { state, ..only_lease(journal) };
+            journal.write_lease(&record).unwrap();
+        });
+        let node = host.start().await;
+        node.until("it is destroyed", || host.live() == 1).await;
+        // An aborted request never had an answer: it may be made anew.
+        match state {
+            RecordState::Aborted => assert!(!node.take(identified("r")).await.unwrap().replayed),
+            _ => assert_eq!(reason(node.take(identified("r")).await), "lease_expired"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_vm_is_lost_is_failed_and_found() {
+    let host = Host::new(5);
+    let node = host.with_pool(1).await;
+    let asked = hearth_pool::acquire::AcquireRequest { vm_id: Some(id("mine")), ..identified("r") };
+    node.take(asked.clone()).await.unwrap();
+    node.settle("default").await;
+    node.crash().await;
+    host.provider.runtime.destroy_vm(&id("mine")).unwrap();
+    let node = host.start().await;
+    let info = node.vm(&id("mine"), None).unwrap();
+    assert!(matches!(info.view.status, VmStatus::Failed | VmStatus::Destroyed));
+    assert!(node.take(asked).await.unwrap().replayed);
+    node.release_named(&id("mine")).await.unwrap();
+    assert_eq!(reason(node.vm(&id("mine"), None)), "not_found");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_vm_that_does_not_answer_is_reaped_not_adopted() {
+    let host = Host::new(6);
+    let node = host.with_pool(2).await;
+    node.crash().await;
+    let mute = host.provider.runtime.list_vms().remove(0);
+    host.faults.add_for(&mute.vm_id, Call::Probe, When::Always, Fault::Fail("timeout"));
+    let node = host.start().await;
+    node.settle("default").await;
+    node.until("it is gone", || {
+        host.provider.runtime.status(&mute.vm_id) != Some(VmStatus::Running)
+    })
+    .await;
+    assert_eq!(host.live(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_without_a_record_is_retired() {
+    let host = Host::new(7);
+    let node = host.with_pool(1).await;
+    let got = node.take(named("mine")).await.unwrap().lease;
+    node.settle("default").await;
+    node.crash().await;
+    journal(&host, |journal| journal.forget_lease(got.uid).unwrap());
+    let node = host.start().await;
+    node.until("it is destroyed", || host.live() == 1).await;
+    node.take(named("mine")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_is_never_touched() {
+    let host = Host::new(8);
+    host.provider.runtime.create_vm(&id("stranger")).unwrap();
+    let node = host.with_pool(1).await;
+    node.crash().await;
+    let node = host.start().await;
+    node.settle("default").await;
+    assert_eq!(host.provider.runtime.status(&id("stranger")), Some(VmStatus::Created));
+    let got = node.take(named("stranger")).await;
+    assert!(got.is_err(), "its name is not for us to give");
+}
+
+#[tokio::test(start_paused = true)]
+async fn vms_of_another_journal_are_not_touched_unless_asked() {
+    let host = Host::new(9);
+    let node = host.with_pool(2).await;
+    node.crash().await;
+    std::fs::remove_dir_all(host.dir.path().join("journal")).unwrap();
+    let node = host.open();
+    let refused = node.start(false).await.unwrap_err();
+    let why = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(why.contains("--reap"), "{why}");
+    assert_eq!(host.live(), 2);
+    node.crash().await;
+    let node = host.open();
+    node.start(true).await.unwrap();
+    node.until("they are destroyed", || host.live() == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_ends_at_its_time_across_a_restart() {
+    let host = Host::new(10);
+    let node = host.with_pool(0).await;
+    let ttl = Some(Duration::from_secs(60));
+    node.take(hearth_pool::acquire::AcquireRequest { ttl, ..named("mine") }).await.unwrap();
+    node.crash().await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let _node = host.start().await;
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    assert_eq!(host.live(), 1);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(host.live(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_leaves_vms_running_or_takes_them_down_as_asked() {
+    let host = Host::new(11);
+    let node = host.with_pool(2).await;
+    node.take(named("mine")).await.unwrap();
+    node.settle("default").await;
+    node.shut_down(false).await;
+    assert_eq!(host.live(), 3);
+    drop(node);
+    let node = host.start().await;
+    node.settle("default").await;
+    assert_eq!(node.vm(&id("mine"), None).unwrap().view.status, VmStatus::Running);
+    node.shut_down(true).await;
+    assert_eq!(host.live(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_of_a_deleted_pool_lives_on() {
+    let host = Host::new(12);
+    let node = host.with_pool(1).await;
+    node.take(named("mine")).await.unwrap();
+    node.settle("default").await;
+    node.delete_pool(&hearth_pool::ids::PoolId::parse("default").unwrap(), "").await.unwrap();
+    node.until("its warm one is gone", || host.live() == 1).await;
+    assert_eq!(node.vm(&id("mine"), None).unwrap().view.status, VmStatus::Running);
+    node.crash().await;
+    let node = host.start().await;
+    assert_eq!(node.vm(&id("mine"), None).unwrap().view.status, VmStatus::Running);
+    let _ = host.env.boot_time();
+    node.release_named(&id("mine")).await.unwrap();
+    node.until("it is gone", || host.live() == 0).await;
+}
