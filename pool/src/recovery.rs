@@ -217,7 +217,8 @@ impl Manager {
             Some(view) => {
                 lease.pool.as_ref().inspect(|pool| pool.leased_changed(1));
                 self.leases.insert(lease);
-                drop(self.destroy(lease, view.vm_id, None));
+                let called = self.put_aside(&lease.provider, &view, &lease.pool_vm_id);
+                drop(self.destroy(lease, called, None));
             }
             None if was_aborted => {
                 let _ = self.journal.forget_lease(lease.uid);
@@ -253,7 +254,18 @@ impl Manager {
             adoptions.push((pool, view));
             return;
         }
-        self.reap_vm(provider, view.vm_id, view.uid, report);
+        let called = self.put_aside(provider, &view, &VmId::warm(view.uid));
+        self.reap_vm(provider, called, view.uid, report);
+    }
+
+    /// What is to be destroyed does not keep a name that a tenant may ask for meanwhile.
+    /// Answers what it is called.
+    fn put_aside(&self, provider: &Provider, view: &VmView, aside: &VmId) -> VmId {
+        let is_asked_for = !view.vm_id.is_pools_own();
+        match is_asked_for && provider.runtime.rename_vm(&view.vm_id, aside).is_ok() {
+            true => aside.clone(),
+            false => view.vm_id.clone(),
+        }
     }
 
     /// The pool in which a VM may be warm: all that can be known without asking it agrees.

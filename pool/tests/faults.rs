@@ -1,5 +1,7 @@
 //! Providers at their worst: what fails, hangs or dies costs its own pool and nobody else.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::collections::HashSet;

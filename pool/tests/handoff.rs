@@ -1,8 +1,11 @@
 //! The handoff: warm, cold, in line, by several at once, and with callers that leave.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
@@ -58,7 +61,7 @@ async fn no_vm_is_ever_given_to_two_tenants() {
     let node = host.with_pool(50).await;
     let mut calls = tokio::task::JoinSet::new();
     for number in 0..1000 {
-        let manager = node.manager.clone();
+        let manager = Arc::clone(&node.manager);
         let tenant = Tenant::new(&format!("tenant-{}", number % 7));
         calls.spawn(async move { manager.acquire(AcquireRequest { tenant, ..request() }).await });
     }
@@ -77,7 +80,7 @@ async fn one_request_id_is_one_vm() {
         let node = host.with_pool(depth).await;
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..16 {
-            let manager = node.manager.clone();
+            let manager = Arc::clone(&node.manager);
             calls.spawn(async move { manager.acquire(identified("r")).await });
         }
         let got: Vec<_> =
@@ -191,7 +194,7 @@ async fn a_crowd_restores_no_more_than_it_needs() {
     let before = host.faults.count(Call::Restore);
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..500 {
-        let manager = node.manager.clone();
+        let manager = Arc::clone(&node.manager);
         calls.spawn(async move { manager.acquire(request()).await });
     }
     assert!(calls.join_all().await.iter().all(Result::is_ok));
@@ -286,7 +289,7 @@ async fn draining_turns_away_and_tells_those_in_line() {
     let host = Host::new(22);
     let node = host.with_pool(0).await;
     let wait = AcquireRequest { overflow: Some(Overflow::Wait), ..request() };
-    let manager = node.manager.clone();
+    let manager = Arc::clone(&node.manager);
     let mut waiting = tokio::task::JoinSet::new();
     waiting.spawn(async move { manager.acquire(wait).await });
     node.until("it waits", || node.pool_of("default").status().waiting == 1).await;

@@ -1,5 +1,7 @@
 //! What a start finds after `kill -9`: the VMs live on, the journal has the last word.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::time::Duration;
