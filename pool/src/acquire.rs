@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hearth_providers::model::NetworkInterface;
 use hearth_providers::{Uid, VmId, VmRuntimeError, VmSpec};
@@ -47,7 +47,7 @@ pub struct AcquireRequest {
     /// The caller's name for this request.
     pub request_id: Option<String>,
     /// How long it wants the VM; unset: the pool's default.
-    pub ttl: Option<Duration>,
+    pub expiration: Option<Expiration>,
     /// What to do when nothing is warm; unset: the pool's default.
     pub overflow: Option<Overflow>,
     /// The tenant's labels.
@@ -58,6 +58,15 @@ pub struct AcquireRequest {
     pub deadline: Option<Instant>,
     /// Only say whether it could be done.
     pub validate_only: bool,
+}
+
+/// When a lease is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiration {
+    /// So long after it begins.
+    After(Duration),
+    /// At this time of the wall clock.
+    At(SystemTime),
 }
 
 /// What a caller got.
@@ -115,7 +124,7 @@ impl Manager {
         let begun = Instant::now();
         match self.phase() {
             Phase::Starting => return Err(Error::Starting),
-            Phase::Serving | Phase::Draining => {}
+            Phase::Serving | Phase::Draining | Phase::Ending => {}
         }
         let pool = self.pool(&request.pool)?;
         let done = self.acquire_from(&pool, request, begun).await;
@@ -194,7 +203,7 @@ impl Manager {
 
     /// Refuses what cannot be; answers the time to live.
     fn check(&self, pool: &Pool, request: &AcquireRequest) -> Result<Duration> {
-        if self.phase() == Phase::Draining {
+        if self.phase() != Phase::Serving {
             return Err(Error::Draining);
         }
         let config = pool.config();
@@ -203,7 +212,31 @@ impl Manager {
             let why = "a warm VM has its network already: WARM_ONLY cannot be met";
             return Err(Error::invalid("network_overrides", why));
         }
-        check_ttl(request.ttl, config.default_ttl, config.max_ttl)
+        self.ttl(request.expiration, config.default_ttl, config.max_ttl)
+    }
+
+    /// The time to live asked for, within bounds.
+    pub(crate) fn ttl(
+        &self,
+        asked: Option<Expiration>,
+        default: Duration,
+        max: Duration,
+    ) -> Result<Duration> {
+        let (field, ttl) = match asked {
+            None => return Ok(default.min(max)),
+            Some(Expiration::After(ttl)) => ("ttl", ttl),
+            Some(Expiration::At(time)) => {
+                ("expire_time", time.duration_since(self.env.now()).unwrap_or_default())
+            }
+        };
+        match ttl {
+            Duration::ZERO => Err(Error::invalid(field, "the lease would end at once")),
+            ttl if ttl > max => {
+                let why = format!("the lease would be longer than the {} s allowed", max.as_secs());
+                Err(Error::invalid(field, why))
+            }
+            ttl => Ok(ttl),
+        }
     }
 
     /// Reserves the name asked for, or one that nobody has.
@@ -303,7 +336,7 @@ impl Manager {
         pool.bell.notify_one();
         let in_line = InLine::new(pool, ticket);
         // The phase may have changed since it was looked at: who joins late is told, too.
-        if self.phase() == Phase::Draining {
+        if self.phase() != Phase::Serving {
             return Err(Error::Draining);
         }
         let granted = tokio::time::timeout_at(deadline, granted).await;
@@ -573,28 +606,12 @@ impl Drop for InLine<'_> {
     }
 }
 
-/// The time to live asked for, within bounds.
-pub(crate) fn check_ttl(
-    asked: Option<Duration>,
-    default: Duration,
-    max: Duration,
-) -> Result<Duration> {
-    match asked {
-        None => Ok(default.min(max)),
-        Some(ttl) if ttl.is_zero() => Err(Error::invalid("ttl", "it must be longer than nothing")),
-        Some(ttl) if ttl > max => {
-            Err(Error::invalid("ttl", format!("it is longer than the {} s allowed", max.as_secs())))
-        }
-        Some(ttl) => Ok(ttl),
-    }
-}
-
 fn request_fingerprint(request: &AcquireRequest) -> u64 {
     let text = |value: &dyn std::fmt::Debug| format!("{value:?}").into_bytes();
     fingerprint(&[
         request.pool.as_str().as_bytes(),
         request.vm_id.as_ref().map_or("", VmId::as_str).as_bytes(),
-        &text(&request.ttl),
+        &text(&request.expiration),
         &text(&request.overflow),
         &text(&request.labels),
         &text(&request.network_overrides),

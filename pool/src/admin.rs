@@ -65,14 +65,20 @@ impl Manager {
         Ok(pool)
     }
 
-    /// Deletes a pool: its warm VMs are destroyed, tenants keep theirs.
+    /// Deletes a pool: its warm VMs are destroyed. One that tenants have VMs of is deleted with
+    /// `force` only, and they keep them.
     ///
     /// # Errors
-    /// `NotFound`; `EtagMismatch`; `Storage`.
-    pub async fn delete_pool(self: &Arc<Self>, id: &PoolId, etag: &str) -> Result<()> {
+    /// `NotFound`; `EtagMismatch`; `InUse`; `Storage`.
+    pub async fn delete_pool(self: &Arc<Self>, id: &PoolId, etag: &str, force: bool) -> Result<()> {
         let _turn = self.control.lock().await;
         let pool = self.pool(id)?;
         check_etag(Kind::Pool, id.as_str(), etag, &pool.config().etag)?;
+        let leased = pool.status().leased;
+        if leased > 0 && !force {
+            let by = format!("{leased} VMs that tenants have");
+            return Err(Error::InUse { kind: Kind::Pool, name: id.to_string(), by });
+        }
         self.forget(Control::Pool, id.as_str()).await?;
         self.pools.write().remove(id);
         pool.close();

@@ -40,8 +40,9 @@ impl Manager {
             (Ok(former), true) => {
                 // What is ready stays in use until the new generation is.
                 if former.state == TemplateState::Building {
-                    let (kind, name) = (Kind::Template, template.id.to_string());
-                    return Err(Error::InUse { kind, name, by: "a build under way".to_owned() });
+                    let reason = "it is being built: wait for that operation".to_owned();
+                    let template = template.id.to_string();
+                    return Err(Error::TemplateNotReady { template, reason });
                 }
                 template.generation = former.generation + 1;
             }

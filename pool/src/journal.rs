@@ -106,6 +106,8 @@ pub enum Control {
     Template,
     /// Pools, by id.
     Pool,
+    /// Of the node itself: whether it drains.
+    Node,
 }
 
 impl Control {
@@ -113,6 +115,7 @@ impl Control {
         match self {
             Self::Template => "template/",
             Self::Pool => "pool/",
+            Self::Node => "node/",
         }
     }
 }

@@ -30,4 +30,4 @@ pub mod requests;
 mod retire;
 pub mod tasks;
 pub mod templates;
-mod verbs;
+pub mod verbs;

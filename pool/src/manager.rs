@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use hearth_providers::env::Env;
 use hearth_providers::model::{Failure, VmStatus, VmView};
+use hearth_providers::provider::ConsoleChunk;
 use hearth_providers::{Uid, VmId};
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
@@ -13,8 +14,8 @@ use tokio::sync::mpsc;
 use crate::config::Limits;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{PoolId, TemplateId, Tenant};
-use crate::jobs::Jobs;
-use crate::journal::Journal;
+use crate::jobs::{Class, Jobs};
+use crate::journal::{Control, Journal};
 use crate::lease::{Lease, Leases};
 use crate::lifecycle::VmState;
 use crate::metrics;
@@ -33,8 +34,10 @@ pub enum Phase {
     Starting,
     /// They are.
     Serving,
-    /// No more, by the operator's wish or because hearth is ending.
+    /// No more, by the operator's wish: the pools are emptied.
     Draining,
+    /// No more, because hearth is ending: VMs stay as they are.
+    Ending,
 }
 
 /// The manager of all pools on this node.
@@ -63,6 +66,9 @@ impl std::fmt::Debug for Manager {
         f.debug_struct("Manager").field("phase", &self.phase()).finish_non_exhaustive()
     }
 }
+
+/// The key of whether the node drains.
+const DRAINS: &str = "drains";
 
 /// A VM as its tenant, or an operator, sees it.
 #[derive(Clone, Debug)]
@@ -121,32 +127,59 @@ impl Manager {
         self.recover(reap).await?;
         let expiry = Arc::clone(self);
         self.tasks.spawn_critical("expiry", async move { expiry.expire_leases().await });
-        let serving = Phase::Serving as u8;
-        let _ = self.phase.compare_exchange(
-            Phase::Starting as u8,
-            serving,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
+        let drains = self.journal.control::<bool>(Control::Node)?.contains(&true);
+        let next = if drains { Phase::Draining } else { Phase::Serving };
+        let (from, to) = (Phase::Starting as u8, next as u8);
+        let _ = self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        self.pools().iter().for_each(|pool| pool.bell.notify_one());
         Ok(())
     }
 
-    /// Takes no acquires any more, and tells those in line.
-    pub fn drain(&self) {
-        self.phase.store(Phase::Draining as u8, Ordering::Release);
+    /// Takes no acquires any more, tells those in line, and empties the pools; leases go on.
+    /// Holds across a restart, until [`Self::undrain`].
+    ///
+    /// # Errors
+    /// `Storage`, and nothing has changed.
+    pub async fn drain(self: &Arc<Self>) -> Result<()> {
+        self.write_drains(true).await?;
+        self.turn_away(Phase::Draining);
+        self.pools().iter().for_each(|pool| pool.bell.notify_one());
+        Ok(())
+    }
+
+    /// Takes acquires again, and fills the pools.
+    ///
+    /// # Errors
+    /// `Storage`, and nothing has changed.
+    pub async fn undrain(self: &Arc<Self>) -> Result<()> {
+        self.write_drains(false).await?;
+        let (from, to) = (Phase::Draining as u8, Phase::Serving as u8);
+        let _ = self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        self.pools().iter().for_each(|pool| pool.bell.notify_one());
+        Ok(())
+    }
+
+    async fn write_drains(&self, drains: bool) -> Result<()> {
+        let journal = Arc::clone(&self.journal);
+        let call = move || Ok(journal.write_control(Control::Node, DRAINS, &drains));
+        self.jobs.run(Class::Verb, "journal", self.limits.verb_timeout, call, drop).await?
+    }
+
+    /// Takes no acquires any more because hearth is ending; tells those in line. VMs stay.
+    pub fn end_service(&self) {
+        self.turn_away(Phase::Ending);
+    }
+
+    fn turn_away(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
         for pool in self.pools() {
             pool.dismiss_waiters(|| Error::Draining);
         }
     }
 
-    /// Takes acquires again.
-    pub fn undrain(&self) {
-        self.phase.store(Phase::Serving as u8, Ordering::Release);
-    }
-
     /// Ends: waits, bounded, for what is under way. VMs are left as they are, or all destroyed.
     pub async fn shut_down(self: &Arc<Self>, destroy_vms: bool) {
-        self.drain();
+        self.end_service();
         for pool in self.pools() {
             pool.stop.cancel();
         }
@@ -164,7 +197,8 @@ impl Manager {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Starting,
             1 => Phase::Serving,
-            _ => Phase::Draining,
+            2 => Phase::Draining,
+            _ => Phase::Ending,
         }
     }
 
@@ -265,6 +299,35 @@ impl Manager {
             vms.sort_by(|a, b| a.view.vm_id.cmp(&b.view.vm_id));
         }
         vms
+    }
+
+    /// Whether a lease of this name has ended, as far as that is remembered.
+    pub fn has_ended(&self, vm_id: &VmId, tenant: Option<&Tenant>) -> bool {
+        let ended = self.leases.ended_by_name(vm_id);
+        ended.is_some_and(|lease| is_seen_by(&lease, tenant))
+    }
+
+    /// The live lease of this instance.
+    pub fn lease_by_uid(&self, uid: Uid, tenant: Option<&Tenant>) -> Option<Arc<Lease>> {
+        self.leases.by_uid(uid).filter(|lease| lease.is_live() && is_seen_by(lease, tenant))
+    }
+
+    /// Reads the console of a VM that a tenant has: at most `max_bytes` from `offset`.
+    ///
+    /// # Errors
+    /// `NotFound`, `UidMismatch`, `VmInPool`; those of the provider.
+    pub async fn read_console(
+        &self,
+        vm_id: &VmId,
+        uid: Option<Uid>,
+        tenant: Option<&Tenant>,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<ConsoleChunk> {
+        let lease = self.lease_of(vm_id, uid, tenant)?;
+        let call = move || lease.provider.runtime.console(&lease.held().vm_id, offset, max_bytes);
+        let limit = self.limits.verb_timeout;
+        Ok(self.jobs.run(Class::Verb, "console", limit, call, drop).await?)
     }
 
     /// How `lease`'s VM looks now.

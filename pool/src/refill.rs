@@ -47,8 +47,12 @@ impl Manager {
         drop(ledger);
         pool.discard(stale, "over_age");
         pool.discard(surplus, "surplus");
+        if self.phase() == Phase::Draining {
+            let all = pool.ledger.lock().take_all();
+            pool.discard(all, "surplus");
+        }
         let template = pool.template();
-        if template.not_ready().is_none() && self.phase() != Phase::Draining {
+        if template.not_ready().is_none() && self.phase() == Phase::Serving {
             loop {
                 let uid = self.env.uid();
                 let vm_id = VmId::warm(uid);

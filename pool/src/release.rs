@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hearth_providers::{Uid, VmId, VmRuntimeError};
 
+use crate::acquire::Expiration;
 use crate::error::{Error, Result};
 use crate::ids::Tenant;
 use crate::journal::RecordState;
@@ -200,12 +201,12 @@ impl Manager {
         vm_id: &VmId,
         tenant: Option<&Tenant>,
         uid: Option<Uid>,
-        ttl: Duration,
+        until: Expiration,
         allow_shorten: bool,
     ) -> Result<Arc<Lease>> {
         let lease = self.lease_of(vm_id, uid, tenant)?;
         let max_ttl = lease.pool.as_ref().map_or(MAX_TTL, |pool| pool.config().max_ttl);
-        let ttl = crate::acquire::check_ttl(Some(ttl), max_ttl, max_ttl)?;
+        let ttl = self.ttl(Some(until), max_ttl, max_ttl)?;
         let (boot, now) = (self.env.boot_time(), self.env.now());
         let writing = lease.writing.lock();
         let before = lease.held();

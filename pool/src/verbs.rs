@@ -8,7 +8,7 @@ use hearth_providers::model::{SnapshotRef, SnapshotSource, SnapshotView};
 use hearth_providers::{SnapshotId, Uid, VmId, VmRuntimeError, VmSpec};
 use tokio::sync::oneshot;
 
-use crate::acquire::{Acquired, check_ttl};
+use crate::acquire::{Acquired, Expiration};
 use crate::error::{Error, Result};
 use crate::ids::Tenant;
 use crate::jobs::Class;
@@ -85,7 +85,8 @@ impl Manager {
             }
         };
         self.check_serving()?;
-        let ttl = check_ttl(request.ttl, DEFAULT_TTL, MAX_TTL)?;
+        let asked = request.ttl.map(Expiration::After);
+        let ttl = self.ttl(asked, DEFAULT_TTL, MAX_TTL)?;
         request.spec.check()?;
         if request.validate_only {
             return Ok(None);
@@ -308,7 +309,7 @@ impl Manager {
         use crate::manager::Phase;
         match self.phase() {
             Phase::Starting => Err(Error::Starting),
-            Phase::Draining => Err(Error::Draining),
+            Phase::Draining | Phase::Ending => Err(Error::Draining),
             Phase::Serving => Ok(()),
         }
     }

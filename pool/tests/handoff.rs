@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
-use hearth_pool::acquire::AcquireRequest;
+use hearth_pool::acquire::{AcquireRequest, Expiration};
+use hearth_pool::env::Env as _;
 use hearth_pool::ids::Tenant;
 use hearth_pool::journal::Source;
 use hearth_pool::pool::{Overflow, WarmState};
@@ -237,15 +238,15 @@ async fn a_warm_vm_is_nobodys_to_touch() {
 async fn a_lease_ends_by_time_unless_it_is_renewed() {
     let host = Host::new(19);
     let node = host.with_pool(1).await;
-    let short = AcquireRequest { ttl: Some(Duration::from_secs(10)), ..named("short") };
+    let short = AcquireRequest { expiration: Some(Expiration::After(Duration::from_secs(10))), ..named("short") };
     node.take(short).await.unwrap();
-    let renewed = AcquireRequest { ttl: Some(Duration::from_secs(10)), ..named("renewed") };
+    let renewed = AcquireRequest { expiration: Some(Expiration::After(Duration::from_secs(10))), ..named("renewed") };
     node.take(renewed).await.unwrap();
     // A step of the wall clock expires nobody.
     host.env.step_wall_clock(Duration::from_secs(100_000));
     tokio::time::sleep(Duration::from_secs(8)).await;
-    node.renew(&id("renewed"), None, None, Duration::from_secs(60), false).unwrap();
-    node.renew(&id("renewed"), None, None, Duration::from_secs(1), false).unwrap();
+    node.renew(&id("renewed"), None, None, Expiration::After(Duration::from_secs(60)), false).unwrap();
+    node.renew(&id("renewed"), None, None, Expiration::After(Duration::from_secs(1)), false).unwrap();
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(host.provider.runtime.status(&id("short")), None);
     assert_eq!(host.provider.runtime.status(&id("renewed")), Some(VmStatus::Running));
@@ -293,9 +294,39 @@ async fn draining_turns_away_and_tells_those_in_line() {
     let mut waiting = tokio::task::JoinSet::new();
     waiting.spawn(async move { manager.acquire(wait).await });
     node.until("it waits", || node.pool_of("default").status().waiting == 1).await;
-    node.drain();
+    node.drain().await.unwrap();
     assert_eq!(reason(waiting.join_next().await.unwrap().unwrap()), "draining");
     assert_eq!(reason(node.take(request()).await), "draining");
-    node.undrain();
+    node.undrain().await.unwrap();
     node.take(request()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_empties_the_pools_keeps_leases_and_holds_across_a_restart() {
+    let host = Host::new(23);
+    let node = host.with_pool(3).await;
+    node.take(named("mine")).await.unwrap();
+    node.drain().await.unwrap();
+    node.until("only the lease is left", || host.live() == 1).await;
+    node.crash().await;
+    let node = host.start().await;
+    assert_eq!(reason(node.take(request()).await), "draining");
+    assert_eq!(host.provider.runtime.status(&id("mine")), Some(VmStatus::Running));
+    node.undrain().await.unwrap();
+    node.settle("default").await;
+    node.take(request()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_by_expire_time_is_the_same_request() {
+    let host = Host::new(24);
+    let node = host.with_pool(1).await;
+    let end = host.env.now() + Duration::from_secs(600);
+    let asked = AcquireRequest { expiration: Some(Expiration::At(end)), ..identified("r") };
+    let got = node.take(asked.clone()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(node.take(asked).await.unwrap().lease.uid, got.lease.uid);
+    let past = Some(Expiration::At(host.env.now() - Duration::from_secs(1)));
+    let asked = AcquireRequest { expiration: past, ..request() };
+    assert_eq!(reason(node.take(asked).await), "invalid_argument");
 }

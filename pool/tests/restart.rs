@@ -172,8 +172,8 @@ async fn vms_of_another_journal_are_not_touched_unless_asked() {
 async fn a_lease_ends_at_its_time_across_a_restart() {
     let host = Host::new(10);
     let node = host.with_pool(0).await;
-    let ttl = Some(Duration::from_secs(60));
-    node.take(hearth_pool::acquire::AcquireRequest { ttl, ..named("mine") }).await.unwrap();
+    let expiration = Some(hearth_pool::acquire::Expiration::After(Duration::from_secs(60)));
+    node.take(hearth_pool::acquire::AcquireRequest { expiration, ..named("mine") }).await.unwrap();
     node.crash().await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     let _node = host.start().await;
@@ -205,7 +205,9 @@ async fn a_lease_of_a_deleted_pool_lives_on() {
     let node = host.with_pool(1).await;
     node.take(named("mine")).await.unwrap();
     node.settle("default").await;
-    node.delete_pool(&hearth_pool::ids::PoolId::parse("default").unwrap(), "").await.unwrap();
+    let id_of_pool = hearth_pool::ids::PoolId::parse("default").unwrap();
+    assert_eq!(reason(node.delete_pool(&id_of_pool, "", false).await), "in_use");
+    node.delete_pool(&id_of_pool, "", true).await.unwrap();
     node.until("its warm one is gone", || host.live() == 1).await;
     assert_eq!(node.vm(&id("mine"), None).unwrap().view.status, VmStatus::Running);
     node.crash().await;

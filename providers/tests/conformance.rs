@@ -5,6 +5,9 @@
 //! `HEARTH_BLESS=1` writes the file anew. Without its host a provider's cases are ignored,
 //! unless `HEARTH_REQUIRE` (words separated by commas) names the provider.
 
+#[cfg(all(feature = "qemu", target_os = "linux"))]
+#[path = "conformance/qemu.rs"]
+mod qemu;
 #[path = "conformance/suites.rs"]
 mod suites;
 #[path = "conformance/summary.rs"]

@@ -146,7 +146,7 @@ fn request(name: &str) -> Result<AcquireRequest, Box<dyn Error>> {
         pool: PoolId::parse("default")?,
         vm_id: Some(VmId::parse(name)?),
         request_id: Some(SystemEnv.uid().to_string()),
-        ttl: None,
+        expiration: None,
         overflow: Some(Overflow::WarmOnly),
         labels: BTreeMap::new(),
         network_overrides: Vec::new(),

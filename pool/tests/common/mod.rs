@@ -166,7 +166,7 @@ pub fn request() -> AcquireRequest {
         pool: PoolId::parse("default").unwrap(),
         vm_id: None,
         request_id: None,
-        ttl: None,
+        expiration: None,
         overflow: None,
         labels: BTreeMap::new(),
         network_overrides: Vec::new(),

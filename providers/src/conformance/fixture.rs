@@ -1,6 +1,7 @@
 //! What a test brings for the suite to run on its provider.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,6 +36,11 @@ pub struct Fixture {
     pub patience: Duration,
     /// How to make one VM's backend slow, where that is possible.
     pub holder: Option<Arc<dyn Holder>>,
+    /// Every VM that runs has a process of its own on this host, and shows it.
+    pub has_processes: bool,
+    /// Where snapshots lie, each in a directory named by its uid, if a restore needs what is
+    /// there.
+    pub snapshots_dir: Option<PathBuf>,
     ended: Arc<Mutex<HashSet<Uid>>>,
     scenes: AtomicU64,
     template: OnceLock<Outcome<Template>>,
@@ -95,9 +101,11 @@ impl Fixture {
             provider,
             spec,
             readiness,
-            effort: Effort { rounds: 5000, threads: 8 },
+            effort: Effort { rounds: 200, threads: 8 },
             patience: Duration::from_secs(60),
             holder: None,
+            has_processes: false,
+            snapshots_dir: None,
             ended,
             scenes: AtomicU64::new(0),
             template: OnceLock::new(),

@@ -21,6 +21,7 @@ mod memory;
 mod names;
 mod outcome;
 mod pins;
+mod processes;
 mod races;
 mod refusals;
 mod restores;
@@ -63,6 +64,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         pins::CASES,
         guests::CASES,
         deaths::CASES,
+        processes::CASES,
         slow::CASES,
         races::CASES,
     ]

@@ -112,7 +112,10 @@ cases! {
         p.rename_vm(&vm.id, &p.id("two"))?;
         p.destroy_vm(&p.id("two"))?;
         same("the VM of the first name", p.get_vm(&vm.id), None)?;
-        same("the VM of the last", p.view(&p.id("two"))?.uid, vm.uid)?;
+        let by_name = p.view(&p.id("two"))?;
+        same("the VM of the last", (by_name.uid, by_name.vm_id), (vm.uid, p.id("two")))?;
+        let by_uid = p.get_vm_by_uid(vm.uid).map(|vm| vm.vm_id);
+        same("its name, by uid", by_uid, Some(p.id("two")))?;
     }
 
     /// What a provider can do does not depend on when it is asked.

@@ -44,11 +44,11 @@ cases! {
     /// To pin twice is to pin once; to unpin what is not pinned does nothing.
     fn pins_are_counted_once_a_holder(p) if (p.capabilities().restore) {
         let (snapshot, uid) = pinned(p)?;
-        same("the pins", p.pin_snapshot(&snapshot, "pin")?.pinned_by, vec!["pin".to_owned()])?;
         p.unpin_snapshot(uid, "nobody")?;
         p.unpin_snapshot(Uid::from_random([8; 16]), "pin")?;
-        same("the pins", p.snapshot(&snapshot)?.pinned_by, vec!["pin".to_owned()])?;
+        same("the pins", p.pin_snapshot(&snapshot, "pin")?.pinned_by, vec!["pin".to_owned()])?;
         p.unpin_snapshot(uid, "pin")?;
+        same("the pins", p.snapshot(&snapshot)?.pinned_by, vec![])?;
         p.unpin_snapshot(uid, "pin")?;
         p.delete_snapshot(&snapshot)?;
     }

@@ -1,7 +1,9 @@
 //! Refusals beyond the table: each of its kind, and nothing changes by it.
 
+use std::path::Path;
+
 use super::case::cases;
-use super::outcome::{Outcome, refused, same};
+use super::outcome::{Broken, Outcome, refused, same};
 use super::scene::{Scene, by_name, by_uid, restore_of, snapshot_id};
 use crate::model::{SnapshotRef, VmStatus};
 use crate::provider::Probe;
@@ -39,6 +41,24 @@ cases! {
         let gone = p.vm_in("gone", VmStatus::Destroyed)?;
         cannot_be_restored(p, "one", by_name(&p.id("nobody"), "ready"))?;
         cannot_be_restored(p, "two", by_uid(gone.uid, "ready"))?;
+    }
+
+    /// A VM cannot start from a snapshot whose files are gone, which is then not held by it.
+    fn restore_of_a_snapshot_without_files_is_refused(p)
+    if (p.capabilities().restore && p.snapshots_dir.is_some()) {
+        let vm = p.running("vm")?;
+        let snapshot = p.capture(&vm, "snap")?;
+        let uid = p.snapshot(&snapshot)?.uid;
+        if let Some(dir) = &p.fixture().snapshots_dir {
+            let (from, to) = (dir.join(uid.to_string()), dir.join("aside"));
+            let moved = |from: &Path, to: &Path| std::fs::rename(from, to).map_err(Broken::new);
+            moved(&from, &to)?;
+            let refused = cannot_be_restored(p, "one", snapshot.clone());
+            moved(&to, &from)?;
+            refused?;
+        }
+        same("the pins", p.snapshot(&snapshot)?.pinned_by, vec![])?;
+        p.restored("two", snapshot)?;
     }
 
     /// A restore does not take a name that is taken.

@@ -4,6 +4,7 @@ use super::case::cases;
 use super::outcome::{ensure, refused, same};
 use super::scene::{Scene, restore_of};
 use crate::model::{NetworkInterface, VmSpec, VmStatus};
+use crate::readiness::{Readiness, wait_ready};
 
 cases! {
     /// A restore goes on where the snapshot stood: same boot, and a counter that counts on.
@@ -124,6 +125,27 @@ cases! {
         let pong = p.agent(&p.id("clone"))?.ping(p.patience())?;
         same("the boot id", pong.boot_id, boot_id)?;
         same("the name", pong.name, Some("parent".to_owned()))?;
+    }
+
+    /// What was captured before its first boot boots when it is restored, each time anew.
+    fn a_snapshot_of_a_created_vm_boots(p)
+    if (p.capabilities().snapshot_created && p.can_continue()) {
+        let vm = p.created("vm")?;
+        let mut snapshot = p.capture(&vm, "snap")?;
+        let mut boot_ids = Vec::new();
+        for (text, resume_immediately) in [("one", true), ("two", true), ("three", false)] {
+            snapshot.resume_immediately = resume_immediately;
+            let clone = p.restored(text, snapshot.clone())?;
+            if !resume_immediately {
+                p.start_vm(&clone.id)?;
+            }
+            wait_ready(&**p, &clone.id, &Readiness::AgentAnswers, p.patience())?;
+            boot_ids.push(p.agent(&clone.id)?.ping(p.patience())?.boot_id);
+        }
+        ensure!(boot_ids.iter().all(|id| id.len() > 1), "a guest did not boot: {boot_ids:?}");
+        boot_ids.sort();
+        boot_ids.dedup();
+        same("the number of boots", boot_ids.len(), 3)?;
     }
 
     /// Whoever restores does not boot: what a boot would need is not looked at.

@@ -22,7 +22,7 @@ const MAX_FILE_BYTES: usize = 1 << 20;
 /// What a snapshot captures.
 #[derive(Clone, Debug, Default)]
 pub struct Guest {
-    pub(super) runs: bool,
+    runs: bool,
     counter: u64,
     boot_id: String,
     name: Option<String>,
@@ -33,6 +33,11 @@ pub struct Guest {
 impl Guest {
     pub(super) fn switched_off(interfaces: Vec<NetworkInterface>) -> Self {
         Self { interfaces, ..Self::default() }
+    }
+
+    /// The guest as a restore finds it: it runs when it is told to.
+    pub(super) fn at_rest(&self) -> Self {
+        Self { runs: false, ..self.clone() }
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
@@ -134,11 +139,12 @@ impl Machine {
         }
     }
 
-    pub(super) fn run(&self, boots: bool, boot_id: &str) -> Result<()> {
+    /// Lets the guest run. One that never ran boots, also when it comes from a snapshot.
+    pub(super) fn run(&self, boot_id: &str) -> Result<()> {
         self.check_alive()?;
         let mut guest = self.guest.lock();
         guest.runs = true;
-        if boots {
+        if guest.boot_id.is_empty() {
             guest.boot_id = boot_id.to_owned();
             self.print("READY\n");
         }

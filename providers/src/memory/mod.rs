@@ -27,6 +27,10 @@ pub use guest::Machine;
 /// The memory provider.
 pub type MemoryProvider = Engine<MemoryBackend>;
 
+/// What the memory provider can and cannot do: everything, but for living on without hearth.
+pub const CAPABILITIES: Capabilities =
+    Capabilities { outlives_hearth: false, ..Capabilities::full() };
+
 /// Drives guests that are only remembered.
 pub struct MemoryBackend {
     env: Arc<dyn Env>,
@@ -59,7 +63,7 @@ impl Backend for MemoryBackend {
     type Image = Mutex<Guest>;
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { outlives_hearth: false, ..Capabilities::full() }
+        CAPABILITIES
     }
 
     fn create(&self, place: &Place, spec: &VmSpec) -> Result<Arc<Machine>> {
@@ -72,14 +76,17 @@ impl Backend for MemoryBackend {
         _spec: &VmSpec,
         source: &Source<'_, Mutex<Guest>>,
     ) -> Result<Arc<Machine>> {
-        let mut guest = source.image.lock().clone();
+        let mut guest = source.image.lock().at_rest();
         guest.replace_interfaces(&source.how.network_overrides)?;
-        guest.runs = source.how.resume_immediately;
-        Ok(self.machine(place, guest))
+        let machine = self.machine(place, guest);
+        if source.how.resume_immediately {
+            machine.run(&self.env.uid().to_string())?;
+        }
+        Ok(machine)
     }
 
-    fn start(&self, _: &Place, machine: &Arc<Machine>, status: VmStatus) -> Result<()> {
-        machine.run(status == VmStatus::Created, &self.env.uid().to_string())
+    fn start(&self, _: &Place, machine: &Arc<Machine>, _: VmStatus) -> Result<()> {
+        machine.run(&self.env.uid().to_string())
     }
 
     fn stop(&self, _: &Place, machine: &Arc<Machine>) -> Result<()> {

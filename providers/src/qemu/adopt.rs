@@ -32,7 +32,7 @@ impl QemuBackend {
             return Ok(self.dead(machine, reason.to_owned()));
         };
         machine.set_process(process);
-        let status = machine.wait_for_monitor(self.config.start_timeout).and_then(|()| {
+        let status = machine.wait_for_monitor(self.config.command_timeout).and_then(|()| {
             if self.finish_interrupted_capture(&machine)? {
                 return Ok(VmStatus::Running);
             }

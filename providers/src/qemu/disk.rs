@@ -188,7 +188,9 @@ impl Disk {
                            "read-only": self.read_only });
         }
         node["node-name"] = name.as_str().into();
-        let mut device = json!({ "driver": "virtio-blk-pci", "drive": name });
+        // An error is the guest's to handle: by default a full disk would stop it without a word.
+        let mut device = json!({ "driver": "virtio-blk-pci", "drive": name,
+                                 "werror": "report", "rerror": "report" });
         if !self.serial.is_empty() {
             device["serial"] = self.serial.as_str().into();
         }

@@ -1,8 +1,8 @@
 //! What this host's QEMU can do, found out once.
 //!
 //! That `/dev/kvm` opens proves nothing, so hardware acceleration counts only when the processor
-//! has it and a QEMU without a guest came up with it: the canary. The canary also shows whether
-//! this QEMU was built with the system call filter.
+//! has it and a canary lived with it: a QEMU whose firmware said something and then ended by
+//! itself. A canary without a guest shows that the binary and its system call filter work.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,7 +40,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn probe(config: &QemuConfig) -> Result<Self> {
-        let binary = config.binary.clone();
+        let binary = in_path(&config.binary);
         let version = version_of(&binary)?;
         let mut host = Self {
             binary,
@@ -89,7 +89,10 @@ impl Host {
             .map_err(|error| format!("/dev/kvm: {error}"))?;
         let accel_reason = "a canary ran with it".to_owned();
         let host = Self { accel: "kvm", cpu: "host", accel_reason, ..self.clone() };
-        host.canary().map_err(|error| match &error {
+        // Only the firmware of x86 talks to whoever listens.
+        let x86 = cfg!(target_arch = "x86_64");
+        let lived = if x86 { host.booting_canary() } else { host.canary() };
+        lived.map_err(|error| match &error {
             VmRuntimeError::Backend { source: Some(cause), .. } => format!("{error}: {cause}"),
             _ => error.to_string(),
         })?;
@@ -98,16 +101,33 @@ impl Host {
 
     /// Runs a QEMU without a guest until it has answered a command.
     fn canary(&self) -> Result<()> {
+        let mut command = self.canary_command();
+        command.args(["-S", "-qmp", "stdio"]);
+        let quit = b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n";
+        self.run_canary(command, quit, "\"return\"")
+    }
+
+    /// Runs a QEMU with nothing to boot, whose firmware then resets it, which ends it.
+    fn booting_canary(&self) -> Result<()> {
+        let mut command = self.canary_command();
+        command.args(["-no-reboot", "-boot", "reboot-timeout=0"]);
+        command.args(["-debugcon", "file:/dev/stderr", "-global", "isa-debugcon.iobase=0x402"]);
+        self.run_canary(command, b"", "SeaBIOS")
+    }
+
+    fn canary_command(&self) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-S"]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         command.args(["-machine", &self.machine, "-accel", self.accel, "-cpu", self.cpu]);
-        command.args(["-qmp", "stdio"]);
         if self.sandboxed {
             command.args(["-sandbox", SANDBOX]);
         }
-        let quit = b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n";
-        let (status, output) = run(command, quit)?;
-        match status.success() && output.contains("\"return\"") {
+        command
+    }
+
+    fn run_canary(&self, command: Command, input: &[u8], sign_of_life: &str) -> Result<()> {
+        let (status, output) = run(command, input)?;
+        match status.success() && output.contains(sign_of_life) {
             true => Ok(()),
             false => Err(VmRuntimeError::Backend {
                 what: format!("a canary of {} with {} failed", self.binary.display(), self.accel),
@@ -115,6 +135,20 @@ impl Host {
             }),
         }
     }
+}
+
+/// Where the shell would find it: VMs are started without an environment to look it up in. What
+/// is not found keeps its name, and the error will have it.
+fn in_path(program: &Path) -> PathBuf {
+    if program.components().count() > 1 {
+        return program.canonicalize().unwrap_or_else(|_| program.to_owned());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join(program));
+    found
+        .filter(|path| path.is_absolute())
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| program.to_owned())
 }
 
 fn version_of(binary: &Path) -> Result<String> {
@@ -145,7 +179,7 @@ fn how_to_install() -> &'static str {
 
 /// From `QEMU emulator version 10.0.2 (Debian ...)`.
 fn parse_version(output: &str) -> Option<String> {
-    let version = output.split_once("version ")?.1.split_ascii_whitespace().next()?;
+    let version = output.split_once("emulator version ")?.1.split_ascii_whitespace().next()?;
     version.starts_with(|first: char| first.is_ascii_digit()).then(|| version.to_owned())
 }
 

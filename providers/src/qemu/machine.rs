@@ -126,7 +126,11 @@ impl Machine {
                 {
                     std::thread::sleep(FIRST_CONTACT_POLL);
                 }
-                Err(error) => return Err(self.explain("come up", error, timeout)),
+                Err(error) => {
+                    let error = self.explain("come up", error, timeout);
+                    let ended = self.process().is_none_or(|process| process.exit().is_some());
+                    return Err(if ended { self.ended_error("while it came up") } else { error });
+                }
             }
         }
     }
@@ -168,6 +172,36 @@ impl Machine {
 
     pub(super) fn run_state(&self) -> Result<qmp::RunState> {
         Ok(self.execute(&qmp::query_status {})?.status)
+    }
+
+    /// Whether QEMU answers, and its guest could run: it has not stopped it for an error.
+    ///
+    /// # Errors
+    /// `Timeout` or `Unavailable`, saying what is wrong.
+    pub(super) fn check_health(&self, timeout: Duration) -> Result<()> {
+        let silent =
+            || VmRuntimeError::Timeout { what: "QEMU, to say how it is,".into(), after: timeout };
+        let deadline = Deadline::after(timeout);
+        let mut monitor = self.monitor.try_lock_for(timeout).ok_or_else(silent)?;
+        let left = deadline.left().ok_or_else(silent)?;
+        let kept = monitor.take();
+        let was_kept = kept.is_some();
+        let connected = kept.map_or_else(|| Qmp::connect(&self.dir, left), Ok);
+        let state = connected.and_then(|mut connected| {
+            let left = deadline.left().unwrap_or(Duration::from_millis(1));
+            let state = connected.execute(&qmp::query_status {}, left)?.status;
+            *monitor = was_kept.then_some(connected);
+            Ok(state)
+        });
+        drop(monitor);
+        use qmp::RunState as S;
+        match state.map_err(|error| self.explain("say how it is", error, timeout))? {
+            state @ (S::internal_error | S::io_error | S::guest_panicked | S::shutdown) => {
+                let what = format!("QEMU has stopped its guest: {state:?}");
+                Err(VmRuntimeError::Unavailable { what, source: None })
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn failure(&self) -> Option<Failure> {

@@ -60,6 +60,10 @@ pub use machine::Machine;
 /// The QEMU provider.
 pub type QemuProvider = Engine<QemuBackend>;
 
+/// What QEMU can and cannot do here.
+pub const CAPABILITIES: Capabilities =
+    Capabilities { snapshot_created: false, network_overrides: false, ..Capabilities::full() };
+
 /// Drives QEMU processes.
 pub struct QemuBackend {
     config: QemuConfig,
@@ -152,7 +156,7 @@ impl Backend for QemuBackend {
     type Image = Image;
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { snapshot_created: false, network_overrides: false, ..Capabilities::full() }
+        CAPABILITIES
     }
 
     fn create(&self, place: &Place, spec: &VmSpec) -> Result<Arc<Machine>> {
@@ -236,7 +240,7 @@ impl Backend for QemuBackend {
     fn probe(&self, machine: &Arc<Machine>, probe: Probe, timeout: Duration) -> Result<()> {
         let alive = machine.process().is_some_and(|process| process.exit().is_none());
         match probe {
-            Probe::Alive if alive => Ok(()),
+            Probe::Alive if alive => machine.check_health(timeout),
             Probe::AgentAnswers if alive => {
                 let deadline = Deadline::after(timeout);
                 let channel = channel::Channel::open(machine, timeout)?;

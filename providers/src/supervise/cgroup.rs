@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The directory that holds the cgroups of all processes.
@@ -93,7 +94,9 @@ fn make(dir: &Path) -> io::Result<()> {
 }
 
 fn make_and_remove(parent: &Path) -> io::Result<()> {
-    let probe = parent.join(format!("probe-{}", std::process::id()));
+    static PROBES: AtomicU64 = AtomicU64::new(0);
+    let number = PROBES.fetch_add(1, Ordering::Relaxed);
+    let probe = parent.join(format!("probe-{}-{number}", std::process::id()));
     make(&probe)?;
     let writable = fs::OpenOptions::new().write(true).open(probe.join("cgroup.procs")).map(drop);
     let _ = fs::remove_dir(&probe);

@@ -5,6 +5,10 @@
 //! is `/dev/null`, their output a file that only grows at its end and is kept small from its
 //! front, their working directory the instance's.
 //!
+//! A process is started by way of the `setsid` program where there is one: a child that only needs
+//! its program changed is made without copying our page tables, which for a server of some hundred
+//! MiB takes longer than a VM does to start. Without that program it is forked.
+//!
 //! Invariants:
 //! - A process is named by a pidfd, never by its number: the number may be another's by the time
 //!   it is used. A number read from disk counts only together with the boot it was given in, the
@@ -23,7 +27,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -45,7 +49,7 @@ pub const RECORD: &str = "vmm.json";
 /// What to run, and where.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch<'a> {
-    /// The program: a path, or a name to be looked up in `PATH`.
+    /// The program, by its path.
     pub program: &'a Path,
     /// Its arguments.
     pub arguments: &'a [OsString],
@@ -63,6 +67,7 @@ pub struct Supervisor {
     watcher: Arc<Watcher>,
     thread: Option<JoinHandle<()>>,
     cgroups: Cgroups,
+    setsid: Option<PathBuf>,
 }
 
 impl Supervisor {
@@ -77,7 +82,9 @@ impl Supervisor {
         let watching = Arc::clone(&watcher);
         let thread = std::thread::Builder::new().name("hearth-watcher".to_owned());
         let thread = thread.spawn(move || watching.run()).map_err(failed)?;
-        Ok(Self { watcher, thread: Some(thread), cgroups: Cgroups::find() })
+        let setsid = ["/usr/bin/setsid", "/bin/setsid"].map(PathBuf::from);
+        let setsid = setsid.into_iter().find(|path| procfs::check_executable(path).is_ok());
+        Ok(Self { watcher, thread: Some(thread), cgroups: Cgroups::find(), setsid })
     }
 
     /// Where processes get cgroups of their own, or why they get none; for people.
@@ -93,8 +100,9 @@ impl Supervisor {
     pub fn spawn(&self, launch: Launch<'_>, bounded: Vec<Arc<AppendLog>>) -> Result<Process> {
         let what = || format!("run {}", launch.program.display());
         let failed = |error: io::Error| VmRuntimeError::backend(what(), error);
+        procfs::check_executable(launch.program).map_err(failed)?;
         let output = launch.output.open_to_append().map_err(failed)?;
-        let mut command = Command::new(launch.program);
+        let mut command = self.command(launch.program);
         command
             .args(launch.arguments)
             .current_dir(launch.dir)
@@ -102,9 +110,6 @@ impl Supervisor {
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(failed)?)
             .stderr(output);
-        let new_session = || rustix::process::setsid().map(drop).map_err(io::Error::from);
-        // SAFETY: between fork and exec only async-signal-safe code may run: this is one system call.
-        unsafe { command.pre_exec(new_session) };
         let child = command.spawn().map_err(failed)?;
         // Nobody but our watcher reaps it, and it does not watch it yet: its number is its own.
         let taken = self.take_child(&launch, child.id(), bounded).map_err(failed);
@@ -114,6 +119,20 @@ impl Supervisor {
             process.wait(Duration::from_secs(5));
         })?;
         Ok(process)
+    }
+
+    /// A command that runs `program` in a session of its own.
+    fn command(&self, program: &Path) -> Command {
+        if let Some(setsid) = &self.setsid {
+            let mut command = Command::new(setsid);
+            command.arg(program);
+            return command;
+        }
+        let mut command = Command::new(program);
+        let new_session = || rustix::process::setsid().map(drop).map_err(io::Error::from);
+        // SAFETY: between fork and exec only async-signal-safe code may run: this is one system call.
+        unsafe { command.pre_exec(new_session) };
+        command
     }
 
     fn take_child(
@@ -129,7 +148,7 @@ impl Supervisor {
             pid,
             start_ticks: stat.start_ticks,
             boot_id: SystemEnv.boot_id(),
-            executable: procfs::executable(pid),
+            executable: launch.program.to_owned(),
             cgroup,
         };
         Process::new(record, Watched::new(pidfd, bounded), &self.watcher)
@@ -181,7 +200,10 @@ impl Supervisor {
                     continue;
                 }
                 let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-                let _ = watcher::reap_child(pidfd.as_fd());
+                // Of a former life of hearth in this very process it may be a child.
+                if watcher::has_ended(&pidfd, deadline.left().unwrap_or_default()) {
+                    let _ = watcher::reap_child(pidfd.as_fd());
+                }
                 if !ended.contains(&pid) {
                     ended.push(pid);
                 }

@@ -49,6 +49,14 @@ pub(super) fn to_pid(pid: u32) -> io::Result<Pid> {
     raw.ok_or_else(|| io::Error::other(format!("{pid} is no process id")))
 }
 
+/// Refuses what cannot be run, before anything is: `setsid` would say so only in its output.
+pub(super) fn check_executable(path: &Path) -> io::Result<()> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other(format!("{} is not a file", path.display())));
+    }
+    Ok(rustix::fs::access(path, rustix::fs::Access::EXEC_OK)?)
+}
+
 /// The program that a process runs; empty when it is not to be seen.
 pub(super) fn executable(pid: u32) -> PathBuf {
     fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default()

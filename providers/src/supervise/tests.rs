@@ -14,7 +14,7 @@ fn arguments(script: &str) -> Vec<OsString> {
 fn run(supervisor: &Supervisor, dir: &Path, script: &str) -> Process {
     let output = Arc::new(AppendLog::new(dir.join("log"), 4096));
     let launch = Launch {
-        program: Path::new("sh"),
+        program: Path::new("/bin/sh"),
         arguments: &arguments(script),
         dir,
         name: dir.file_name().and_then(|name| name.to_str()).unwrap(),
@@ -50,21 +50,40 @@ fn a_process_gets_nothing_of_ours() {
     // What a careless parent leaves open.
     let open = fs::File::open("/dev/null").unwrap();
     rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).unwrap();
-    let supervisor = Supervisor::new().unwrap();
-    let process = run(&supervisor, dir.path(), "exec sleep 100");
+    for setsid in [Supervisor::new().unwrap().setsid.clone(), None] {
+        let mut supervisor = Supervisor::new().unwrap();
+        supervisor.setsid = setsid;
+        assert_gets_nothing(&supervisor, dir.path());
+    }
+}
+
+fn assert_gets_nothing(supervisor: &Supervisor, dir: &Path) {
+    let process = run(supervisor, dir, "exec sleep 100");
     let pid = process.record().pid;
-    let mut descriptors: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
-        .unwrap()
-        .map(|entry| fs::read_link(entry.unwrap().path()).unwrap())
-        .collect();
-    descriptors.sort();
-    let log = dir.path().canonicalize().unwrap().join("log");
-    assert_eq!(descriptors, [Path::new("/dev/null"), &log, &log]);
-    // The shell that runs it may set a variable or two of its own.
+    let log = dir.canonicalize().unwrap().join("log");
+    // It becomes another program twice, and each opens its libraries for a moment.
+    let descriptors = || {
+        let all = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let mut all: Vec<_> =
+            all.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok()).collect();
+        all.sort();
+        all
+    };
+    let session = || {
+        let session = rustix::process::getsid(procfs::to_pid(pid).ok()).unwrap();
+        session.as_raw_nonzero().get().cast_unsigned()
+    };
+    let deadline = Deadline::after(LONG);
+    while !procfs::executable(pid).ends_with("sleep")
+        || descriptors() != [Path::new("/dev/null"), &log, &log]
+    {
+        assert!(deadline.left().is_some(), "{:?}", descriptors());
+        std::thread::yield_now();
+    }
+    assert_eq!(session(), pid);
+    // The shell that ran it may have set a variable or two of its own.
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains("CARGO"));
-    let session = rustix::process::getsid(procfs::to_pid(pid).ok()).unwrap();
-    assert_eq!(session.as_raw_nonzero().get().cast_unsigned(), pid);
     process.kill();
     process.wait(LONG).unwrap();
     supervisor.tidy(process.record());

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::buffer::spare_capacity;
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use super::log::AppendLog;
@@ -84,6 +84,16 @@ impl Watched {
             report(exit);
         }
     }
+}
+
+/// Waits for up to `timeout` until a process has ended.
+pub(super) fn has_ended(pidfd: &OwnedFd, timeout: Duration) -> bool {
+    let timeout = Timespec {
+        tv_sec: timeout.as_secs().cast_signed(),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    let mut ended = [PollFd::new(pidfd, PollFlags::IN)];
+    poll(&mut ended, Some(&timeout)).is_ok_and(|count| count > 0)
 }
 
 /// Takes the exit status of a process that has ended; unknown when it is not our child, or

@@ -21,12 +21,19 @@ pub(crate) struct Suite {
     /// How many of its cases run at once.
     pub(crate) permits: Permits,
     /// Where its files are.
-    dir: Option<TempDir>,
+    pub(crate) dir: Option<TempDir>,
 }
 
 /// Every suite, the quick ones first.
 pub(crate) fn all() -> Vec<Suite> {
-    vec![memory(), faulty(), limit(), memory_on_disk()]
+    vec![
+        memory(),
+        faulty(),
+        limit(),
+        memory_on_disk(),
+        #[cfg(all(feature = "qemu", target_os = "linux"))]
+        crate::qemu::suite(),
+    ]
 }
 
 impl Suite {
@@ -41,6 +48,9 @@ impl Suite {
         let Ok(fixture) = &self.fixture else { return true };
         if let Err(broken) = fixture.finish() {
             println!("conformance {}: {broken}", self.name);
+            for vm in fixture.provider.list_vms() {
+                let _ = fixture.provider.destroy_vm(&vm.vm_id);
+            }
             return false;
         }
         let dirs = ["state/instances", "state/snapshots", "run/names"];
@@ -94,7 +104,7 @@ fn of_memory(
     }
 }
 
-fn paths(dir: &Path) -> Paths {
+pub(crate) fn paths(dir: &Path) -> Paths {
     Paths { state: dir.join("state"), runtime: dir.join("run") }
 }
 
@@ -108,7 +118,7 @@ pub(crate) struct Permits {
 pub(crate) struct Permit<'a>(&'a Permits);
 
 impl Permits {
-    fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self { free: Mutex::new(count), given_back: Condvar::new() }
     }
 

@@ -6,14 +6,12 @@
 //! destroy and the deletion of snapshots because a full host is relieved by nothing else.
 //! A destroy also sends away those who stand in line for the VM it ended.
 
-use std::collections::VecDeque;
+mod line;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::capabilities::Capabilities;
-use crate::env::Deadline;
 use crate::error::{Result, VmRuntimeError};
 use crate::id::{SnapshotId, Uid, VmId};
 use crate::model::{SnapshotRef, SnapshotView, VmSpec, VmStatus, VmView};
@@ -21,6 +19,7 @@ use crate::provider::{
     ConsoleChunk, ExitObserver, GuestChannel, Probe, VmProvider, VmQuery, VmRuntime,
 };
 use crate::transition::Verb;
+use line::{Line, NoPlace, Place};
 
 /// How much at once, and how long the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,32 +36,8 @@ pub struct Bounds {
 pub struct Limit {
     inner: Arc<dyn VmRuntime>,
     bounds: Bounds,
-    line: Mutex<Line>,
+    line: Line,
 }
-
-#[derive(Default)]
-struct Line {
-    under_way: usize,
-    waiting: VecDeque<Arc<Waiter>>,
-}
-
-/// One who stands in line. Its fields change under the lock of the line.
-struct Waiter {
-    /// The VM it waits to do something to; `None` when it makes one.
-    uid: Option<Uid>,
-    verdict: Mutex<Verdict>,
-    called: Condvar,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Waits,
-    MayGo,
-    SentAway,
-}
-
-/// A place, given back when dropped.
-struct Place<'a>(&'a Limit);
 
 impl std::fmt::Debug for Limit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -73,119 +48,35 @@ impl std::fmt::Debug for Limit {
 impl Limit {
     /// Puts `bounds` around `inner`.
     pub fn new(inner: Arc<dyn VmRuntime>, bounds: Bounds) -> Self {
-        Self { inner, bounds, line: Mutex::default() }
+        Self { inner, bounds, line: Line::new(bounds) }
     }
 
     /// How many calls are under way, and how many stand in line.
     pub fn load(&self) -> (usize, usize) {
-        let line = self.line.lock();
-        (line.under_way, line.waiting.len())
+        self.line.load()
     }
 
     /// A place for a call that makes a VM.
     fn place(&self) -> Result<Place<'_>> {
-        self.stand_in_line(|| None, |_| self.exhausted("places for calls"))
+        self.line.take(|| None).map_err(|_| self.exhausted())
     }
 
     /// A place for `verb` on `vm_id`.
     fn place_for(&self, vm_id: &VmId, verb: Verb) -> Result<Place<'_>> {
-        self.stand_in_line(
-            || self.inner.get_vm(vm_id).map(|vm| vm.uid),
-            |verdict| match verdict {
-                Verdict::SentAway => VmRuntimeError::InvalidTransition {
-                    vm_id: vm_id.clone(),
-                    status: VmStatus::Destroyed,
-                    verb,
-                },
-                Verdict::Waits | Verdict::MayGo => self.exhausted("places for calls"),
+        let uid = || self.inner.get_vm(vm_id).map(|vm| vm.uid);
+        self.line.take(uid).map_err(|no_place| match no_place {
+            NoPlace::LineFull | NoPlace::WaitedInVain => self.exhausted(),
+            NoPlace::SentAway => VmRuntimeError::InvalidTransition {
+                vm_id: vm_id.clone(),
+                status: VmStatus::Destroyed,
+                verb,
             },
-        )
-    }
-
-    fn stand_in_line(
-        &self,
-        uid: impl FnOnce() -> Option<Uid>,
-        refusal: impl FnOnce(Verdict) -> VmRuntimeError,
-    ) -> Result<Place<'_>> {
-        if let Some(place) = self.free_place(&mut self.line.lock()) {
-            return Ok(place);
-        }
-        let waiter = Arc::new(Waiter {
-            uid: uid(),
-            verdict: Mutex::new(Verdict::Waits),
-            called: Condvar::new(),
-        });
-        {
-            let mut line = self.line.lock();
-            if let Some(place) = self.free_place(&mut line) {
-                return Ok(place);
-            }
-            if line.waiting.len() >= self.bounds.waiting {
-                return Err(self.exhausted("room in the line for calls"));
-            }
-            line.waiting.push_back(Arc::clone(&waiter));
-        }
-        match self.wait(&waiter) {
-            Verdict::MayGo => Ok(Place(self)),
-            verdict => Err(refusal(verdict)),
-        }
-    }
-
-    /// A place, if one is free and nobody stands in line for it.
-    fn free_place(&self, line: &mut Line) -> Option<Place<'_>> {
-        let free = line.waiting.is_empty() && line.under_way < self.bounds.concurrent.max(1);
-        free.then(|| {
-            line.under_way += 1;
-            Place(self)
         })
     }
 
-    fn wait(&self, waiter: &Arc<Waiter>) -> Verdict {
-        let deadline = Deadline::after(self.bounds.wait);
-        {
-            let mut verdict = waiter.verdict.lock();
-            while *verdict == Verdict::Waits
-                && let Some(left) = deadline.left()
-            {
-                waiter.called.wait_for(&mut verdict, left);
-            }
-        }
-        // Too late only if nobody has called it meanwhile: who is called is no longer in line.
-        self.line.lock().waiting.retain(|waiting| !Arc::ptr_eq(waiting, waiter));
-        *waiter.verdict.lock()
-    }
-
-    fn exhausted(&self, what: &str) -> VmRuntimeError {
-        VmRuntimeError::Exhausted { what: what.to_owned(), retry_after: Some(self.bounds.wait) }
-    }
-
-    /// Sends away who stands in line for a VM that is gone.
-    fn send_away(&self, uid: Uid) {
-        self.line.lock().waiting.retain(|waiter| {
-            let stays = waiter.uid != Some(uid);
-            if !stays {
-                waiter.tell(Verdict::SentAway);
-            }
-            stays
-        });
-    }
-}
-
-impl Waiter {
-    fn tell(&self, verdict: Verdict) {
-        *self.verdict.lock() = verdict;
-        self.called.notify_one();
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut line = self.0.line.lock();
-        match line.waiting.pop_front() {
-            // The place passes on, so that no newcomer takes it in between.
-            Some(next) => next.tell(Verdict::MayGo),
-            None => line.under_way -= 1,
-        }
+    fn exhausted(&self) -> VmRuntimeError {
+        let what = "the provider's limit of concurrent calls".to_owned();
+        VmRuntimeError::Exhausted { what, retry_after: Some(self.bounds.wait) }
     }
 }
 
@@ -219,7 +110,7 @@ impl VmProvider for Limit {
     fn destroy_vm(&self, vm_id: &VmId) -> Result<()> {
         let uid = self.inner.get_vm(vm_id).map(|vm| vm.uid);
         self.inner.destroy_vm(vm_id)?;
-        uid.into_iter().for_each(|uid| self.send_away(uid));
+        uid.into_iter().for_each(|uid| self.line.send_away(uid));
         Ok(())
     }
 
@@ -309,8 +200,10 @@ impl VmQuery for Limit {
 mod tests {
     use std::thread;
 
+    use parking_lot::Mutex;
+
     use super::*;
-    use crate::env::{Env, SystemEnv};
+    use crate::env::{Deadline, Env, SystemEnv};
     use crate::faulty::{Call, Fault, Faulty, FaultyControl, When};
     use crate::memory::MemoryBackend;
 
