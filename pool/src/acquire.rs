@@ -30,7 +30,7 @@ use crate::line::Ticket;
 use crate::manager::{Manager, Phase};
 use crate::metrics::{self, Timing};
 use crate::pool::{Overflow, Pool, Reserved, WarmState};
-use crate::requests::{Begin, Method, Pending, RequestKey, fingerprint};
+use crate::requests::{Begin, Fingerprint, Method, Pending, RequestKey};
 
 /// How often a handover that failed after its commit is tried anew with another VM.
 const MORE_TRIES: usize = 2;
@@ -144,7 +144,9 @@ impl Manager {
         request: AcquireRequest,
         begun: Instant,
     ) -> Result<Option<Acquired>> {
-        let fingerprint = request_fingerprint(&request);
+        // Only a request that has an id can be made twice.
+        let is_named = request.request_id.is_some();
+        let fingerprint = if is_named { request_fingerprint(&request) } else { 0 };
         // A former request is answered even while draining: its VM is there.
         let pending = match &request.request_id {
             None => None,
@@ -607,13 +609,12 @@ impl Drop for InLine<'_> {
 }
 
 fn request_fingerprint(request: &AcquireRequest) -> u64 {
-    let text = |value: &dyn std::fmt::Debug| format!("{value:?}").into_bytes();
-    fingerprint(&[
-        request.pool.as_str().as_bytes(),
-        request.vm_id.as_ref().map_or("", VmId::as_str).as_bytes(),
-        &text(&request.expiration),
-        &text(&request.overflow),
-        &text(&request.labels),
-        &text(&request.network_overrides),
-    ])
+    Fingerprint::default()
+        .part(&request.pool)
+        .part(&request.vm_id)
+        .part(&request.expiration)
+        .part(&request.overflow)
+        .part(&request.labels)
+        .part(&request.network_overrides)
+        .finish()
 }

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ids::{PoolId, TemplateId, Tenant};
-use crate::metrics;
+use crate::metrics::JournalMetrics;
 
 /// The format that this version writes, and the only one so far.
 const FORMAT: u32 = 1;
@@ -128,6 +128,7 @@ pub struct Journal {
     state_uuid: Uid,
     is_new: bool,
     unwell: AtomicBool,
+    metrics: JournalMetrics,
 }
 
 impl std::fmt::Debug for Journal {
@@ -172,7 +173,8 @@ impl Journal {
             )));
         }
         let (state_uuid, unwell) = (meta.state_uuid, AtomicBool::new(false));
-        Ok(Self { database, leases, control, state_uuid, is_new, unwell })
+        let metrics = JournalMetrics::new();
+        Ok(Self { database, leases, control, state_uuid, is_new, unwell, metrics })
     }
 
     /// Names this state directory for ever: what carries it is ours.
@@ -208,7 +210,7 @@ impl Journal {
         let text = encode(record)?;
         let written = self.leases.insert(record.uid.as_bytes(), text).map_err(storage);
         self.unwell.store(written.is_err(), Ordering::Relaxed);
-        metrics::journal_appended(begun.elapsed());
+        self.metrics.appended(begun.elapsed());
         written
     }
 

@@ -237,7 +237,26 @@ pub fn orphans_reaped(kind: &'static str, count: usize) {
     counter!("hearth_orphans_reaped_total", "kind" => kind).increment(count as u64);
 }
 
-/// The kernel has a lease's record.
-pub fn journal_appended(took: Duration) {
-    histogram!("hearth_journal_append_duration_seconds").record(took.as_secs_f64());
+/// The metrics of the journal, looked up once.
+#[derive(Debug)]
+pub struct JournalMetrics {
+    append: Histogram,
+}
+
+impl JournalMetrics {
+    /// Those of the one journal.
+    pub fn new() -> Self {
+        Self { append: histogram!("hearth_journal_append_duration_seconds") }
+    }
+
+    /// The kernel has a lease's record.
+    pub fn appended(&self, took: Duration) {
+        self.append.record(took.as_secs_f64());
+    }
+}
+
+impl Default for JournalMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
 }

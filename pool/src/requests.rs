@@ -5,6 +5,7 @@
 //! time afterwards. Bounded: the oldest of the ended ones go first.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,15 +186,41 @@ impl Drop for Pending {
 }
 
 /// Hashes what a request asks for: FNV-1a, 64 bits, the same in every version of hearth.
-pub fn fingerprint(parts: &[&[u8]]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut add = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    for part in parts {
-        part.iter().copied().for_each(&mut add);
-        // A separator that no part contains keeps ("a", "b") from ("ab", "").
-        add(0xff);
+#[derive(Debug)]
+pub struct Fingerprint(u64);
+
+impl Default for Fingerprint {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
     }
-    hash
+}
+
+impl Fingerprint {
+    /// Adds a part, as its `Debug` shows it.
+    #[must_use]
+    pub fn part(mut self, part: &dyn std::fmt::Debug) -> Self {
+        // A hash takes any text.
+        let _ = write!(self, "{part:?}");
+        // A separator that no text contains keeps ("a", "b") from ("ab", "").
+        self.add(0xff);
+        self
+    }
+
+    /// The hash.
+    pub const fn finish(self) -> u64 {
+        self.0
+    }
+
+    const fn add(&mut self, byte: u8) {
+        self.0 = (self.0 ^ byte as u64).wrapping_mul(0x0100_0000_01b3);
+    }
+}
+
+impl std::fmt::Write for Fingerprint {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        text.bytes().for_each(|byte| self.add(byte));
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -225,6 +252,8 @@ mod tests {
 
     #[test]
     fn parts_do_not_run_together() {
-        assert_ne!(fingerprint(&[b"a", b"b"]), fingerprint(&[b"ab", b""]));
+        let of = |a: &str, b: &str| Fingerprint::default().part(&a).part(&b).finish();
+        assert_eq!(of("a", "b"), of("a", "b"));
+        assert_ne!(of("a", "b"), of("ab", ""));
     }
 }

@@ -19,7 +19,7 @@ use crate::manager::Manager;
 use crate::metrics::Timing;
 use crate::pool::Provider;
 use crate::release::MAX_TTL;
-use crate::requests::{Method, Pending, RequestKey, fingerprint};
+use crate::requests::{Fingerprint, Method, Pending, RequestKey};
 
 /// The lease of a VM that was made without saying how long.
 const DEFAULT_TTL: Duration = Duration::from_secs(300);
@@ -65,14 +65,13 @@ impl Manager {
     /// As for acquire.
     pub async fn create_vm(self: &Arc<Self>, request: CreateRequest) -> Result<Option<Acquired>> {
         let provider = Arc::clone(self.provider(&request.provider)?);
-        let text = |value: &dyn std::fmt::Debug| format!("{value:?}").into_bytes();
-        let fingerprint = fingerprint(&[
-            request.vm_id.as_ref().map_or("", VmId::as_str).as_bytes(),
-            request.provider.as_bytes(),
-            &text(&request.spec),
-            &text(&request.ttl),
-            &text(&request.labels),
-        ]);
+        let fingerprint = Fingerprint::default()
+            .part(&request.vm_id)
+            .part(&request.provider)
+            .part(&request.spec)
+            .part(&request.ttl)
+            .part(&request.labels)
+            .finish();
         let pending = match &request.request_id {
             None => None,
             Some(request_id) => {

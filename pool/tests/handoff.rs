@@ -238,15 +238,23 @@ async fn a_warm_vm_is_nobodys_to_touch() {
 async fn a_lease_ends_by_time_unless_it_is_renewed() {
     let host = Host::new(19);
     let node = host.with_pool(1).await;
-    let short = AcquireRequest { expiration: Some(Expiration::After(Duration::from_secs(10))), ..named("short") };
+    let short = AcquireRequest {
+        expiration: Some(Expiration::After(Duration::from_secs(10))),
+        ..named("short")
+    };
     node.take(short).await.unwrap();
-    let renewed = AcquireRequest { expiration: Some(Expiration::After(Duration::from_secs(10))), ..named("renewed") };
+    let renewed = AcquireRequest {
+        expiration: Some(Expiration::After(Duration::from_secs(10))),
+        ..named("renewed")
+    };
     node.take(renewed).await.unwrap();
     // A step of the wall clock expires nobody.
     host.env.step_wall_clock(Duration::from_secs(100_000));
     tokio::time::sleep(Duration::from_secs(8)).await;
-    node.renew(&id("renewed"), None, None, Expiration::After(Duration::from_secs(60)), false).unwrap();
-    node.renew(&id("renewed"), None, None, Expiration::After(Duration::from_secs(1)), false).unwrap();
+    node.renew(&id("renewed"), None, None, Expiration::After(Duration::from_secs(60)), false)
+        .unwrap();
+    node.renew(&id("renewed"), None, None, Expiration::After(Duration::from_secs(1)), false)
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(host.provider.runtime.status(&id("short")), None);
     assert_eq!(host.provider.runtime.status(&id("renewed")), Some(VmStatus::Running));

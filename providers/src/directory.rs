@@ -9,10 +9,13 @@
 //! In memory a name is looked up without a lock that anybody holds over I/O.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use rustix::fs::{AtFlags, unlinkat};
+use rustix::io::Errno;
 
 use crate::error::{Result, VmRuntimeError};
 use crate::id::{Uid, VmId};
@@ -46,7 +49,14 @@ impl Paths {
 #[derive(Debug)]
 pub struct Directory {
     index: DashMap<VmId, Uid>,
-    disk: Option<Paths>,
+    disk: Option<Disk>,
+}
+
+#[derive(Debug)]
+struct Disk {
+    paths: Paths,
+    /// The directory of the names, kept open: a rename looks up two names and no path.
+    names: OwnedFd,
 }
 
 impl Directory {
@@ -65,12 +75,15 @@ impl Directory {
                 VmRuntimeError::backend(format!("make {}", dir.display()), error)
             })?;
         }
-        Ok(Self { index: DashMap::new(), disk: Some(paths) })
+        let names = std::fs::File::open(paths.names())
+            .map_err(|error| VmRuntimeError::backend("open the names", error))?;
+        let disk = Some(Disk { paths, names: names.into() });
+        Ok(Self { index: DashMap::new(), disk })
     }
 
     /// Where its files are, if it has any.
     pub fn paths(&self) -> Option<&Paths> {
-        self.disk.as_ref()
+        self.disk.as_ref().map(|disk| &disk.paths)
     }
 
     /// The instance that `vm_id` leads to. A name that is being given or taken leads to one that
@@ -85,12 +98,11 @@ impl Directory {
     /// `AlreadyExists`, here or at another provider of the same directory.
     pub fn claim(&self, vm_id: &VmId, uid: Uid) -> Result<()> {
         self.reserve(vm_id, uid)?;
-        let Some(paths) = &self.disk else { return Ok(()) };
-        let link = paths.names().join(vm_id.as_str());
-        let made = std::os::unix::fs::symlink(paths.instance(uid), &link);
+        let Some(Disk { paths, names }) = &self.disk else { return Ok(()) };
+        let made = rustix::fs::symlinkat(paths.instance(uid), names, vm_id.as_str());
         made.map_err(|error| {
             self.index.remove(vm_id);
-            name_error(vm_id, "claim", error)
+            name_error(vm_id, "claim", error.into())
         })
     }
 
@@ -102,13 +114,11 @@ impl Directory {
     /// `AlreadyExists`, and nothing has changed.
     pub fn rename(&self, old: &VmId, new: &VmId, uid: Uid, switch: impl FnOnce()) -> Result<()> {
         self.reserve(new, uid)?;
-        if let Some(paths) = &self.disk {
-            let names = paths.names();
-            let (from, to) = (names.join(old.as_str()), names.join(new.as_str()));
-            if let Err(error) = rename_exclusively(&from, &to) {
-                self.index.remove(new);
-                return Err(name_error(new, "rename", error));
-            }
+        if let Some(disk) = &self.disk
+            && let Err(error) = rename_exclusively(&disk.names, old.as_str(), new.as_str())
+        {
+            self.index.remove(new);
+            return Err(name_error(new, "rename", error));
         }
         switch();
         self.index.remove_if(old, |_, holder| *holder == uid);
@@ -121,13 +131,11 @@ impl Directory {
         if self.lookup(vm_id) != Some(uid) {
             return;
         }
-        if let Some(paths) = &self.disk {
-            let link = paths.names().join(vm_id.as_str());
-            if let Err(error) = std::fs::remove_file(&link)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(%vm_id, %uid, %error, "could not remove a name");
-            }
+        if let Some(disk) = &self.disk
+            && let Err(error) = unlinkat(&disk.names, vm_id.as_str(), AtFlags::empty())
+            && error != Errno::NOENT
+        {
+            tracing::warn!(%vm_id, %uid, %error, "could not remove a name");
         }
         self.index.remove_if(vm_id, |_, holder| *holder == uid);
     }
@@ -137,7 +145,7 @@ impl Directory {
     /// # Errors
     /// `Backend` when the names cannot be read.
     pub fn names_on_disk(&self) -> Result<Vec<(VmId, Uid)>> {
-        let Some(paths) = &self.disk else { return Ok(Vec::new()) };
+        let Some(Disk { paths, .. }) = &self.disk else { return Ok(Vec::new()) };
         let failed = |error| VmRuntimeError::backend("read the names", error);
         let mut names = Vec::new();
         for entry in std::fs::read_dir(paths.names()).map_err(failed)? {
@@ -196,16 +204,17 @@ pub fn make_private_dir(dir: &Path) -> io::Result<()> {
 }
 
 #[cfg(target_os = "linux")]
-fn rename_exclusively(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(Into::into)
+fn rename_exclusively(names: &OwnedFd, from: &str, to: &str) -> io::Result<()> {
+    use rustix::fs::{RenameFlags, renameat_with};
+    renameat_with(names, from, names, to, RenameFlags::NOREPLACE).map_err(Into::into)
 }
 
 /// Without an exclusive rename, a link made exclusively decides who wins.
 #[cfg(not(target_os = "linux"))]
-fn rename_exclusively(from: &Path, to: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(std::fs::read_link(from)?, to)?;
-    std::fs::remove_file(from)
+fn rename_exclusively(names: &OwnedFd, from: &str, to: &str) -> io::Result<()> {
+    let target = rustix::fs::readlinkat(names, from, Vec::new())?;
+    rustix::fs::symlinkat(target, names, to)?;
+    unlinkat(names, from, AtFlags::empty()).map_err(Into::into)
 }
 
 #[cfg(test)]

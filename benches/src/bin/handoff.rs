@@ -49,7 +49,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let ratio = Ratio::of(&pairs);
     println!("warm acquire, in process     {:>10.2?} median of {BLOCKS} blocks", median(ours));
     println!("bare append + renameat2      {:>10.2?}", median(theirs));
-    println!("ratio                        {:.2} [{:.2}, {:.2}]", ratio.median, ratio.low, ratio.high);
+    println!(
+        "ratio                        {:.2} [{:.2}, {:.2}]",
+        ratio.median, ratio.low, ratio.high
+    );
     node.shut_down(true).await;
     Ok(())
 }
@@ -99,7 +102,8 @@ impl Bare {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         let mut times = Vec::with_capacity(records.len());
         for record in records {
-            let (from, to) = (self.names.join(record.uid.to_string()), self.names.join(record.vm_id.as_str()));
+            let (from, to) =
+                (self.names.join(record.uid.to_string()), self.names.join(record.vm_id.as_str()));
             std::os::unix::fs::symlink("/", &from)?;
             let begun = Instant::now();
             self.journal.write_lease(record)?;
