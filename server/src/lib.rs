@@ -1,0 +1,26 @@
+//! The server: gRPC in front of the pool, its configuration, its metrics and its log.
+//!
+//! [`serve`] reads as the life of the process; everything else is a step of it. Requests come
+//! in at [`grpc`], are checked (`check`), become one call of the pool, and what that refuses
+//! becomes a status in [`status`], the only such place.
+
+mod admin;
+mod auth;
+mod backends;
+mod call;
+mod check;
+pub mod config;
+mod convert;
+mod filter;
+mod furnish;
+mod grpc;
+mod health;
+mod hearth;
+mod layers;
+mod listen;
+mod metrics;
+mod paging;
+mod replay;
+pub mod serve;
+mod status;
+pub mod telemetry;

@@ -1,0 +1,62 @@
+# What there is to do with this tree. `make` alone says it, too.
+#
+# PROVIDER=memory makes run and demo work without root and without installing anything.
+
+PROVIDER ?= qemu
+CARGO ?= cargo
+# Of the guest that tests boot; later issues of the tree add hosts that must not be missing.
+export HEARTH_REQUIRE ?= qemu
+
+.DEFAULT_GOAL := help
+.PHONY: help setup guest build run demo test test-long deviants lint docs fmt
+
+help: ## Say what there is to do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## Install what is missing, build, show ten VMs change hands, and stay up
+	@PROVIDER=$(PROVIDER) scripts/demo --stay
+
+demo: build ## The same, and end with what it left behind: nothing
+	@PROVIDER=$(PROVIDER) scripts/demo
+
+test: setup guest ## Every test, real VMs included, and the demo
+	$(CARGO) test --workspace
+	$(CARGO) build --package hearth-server
+	scripts/demo
+
+test-long: setup guest ## What takes too long for every change: many more random cases, and rounds
+	PROPTEST_CASES=20000 $(CARGO) test --workspace --exclude hearth-providers
+	set -e; for round in 1 2 3 4 5; do \
+	    $(CARGO) test --package hearth-providers --package hearth-server; \
+	done
+
+deviants: ## Show that the contract's cases can fail
+	$(CARGO) test --package hearth-providers --test deviants --
+
+lint: ## Formatting, lints, shell scripts, dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	scripts/lint
+
+docs: ## The documentation of the code, and whether every link in docs/ leads somewhere
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items
+	scripts/check-docs
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+ifeq ($(PROVIDER),memory)
+build:
+	@command -v $(CARGO) >/dev/null || { \
+	    echo "make: cargo is missing: install rustup, which then gets the version itself" >&2; exit 3; }
+	$(CARGO) build --package hearth-server
+else
+build: setup guest
+	$(CARGO) build --package hearth-server
+endif
+
+setup: ## Install what is missing, after saying what and from where
+	@scripts/setup
+
+guest: setup ## Build the small guest that tests and the first run boot
+	@scripts/guest

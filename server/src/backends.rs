@@ -1,0 +1,74 @@
+//! Opens the configured providers.
+
+use std::sync::Arc;
+
+use hearth_pool::metrics::orphans_reaped;
+use hearth_pool::pool::Provider;
+use hearth_providers::VmRuntime;
+use hearth_providers::directory::Paths;
+use hearth_providers::engine::OpenReport;
+use hearth_providers::env::Env;
+use hearth_providers::error::Result;
+use hearth_providers::memory::MemoryBackend;
+
+use crate::config::{Config, ProviderConfig, ProviderKind};
+
+/// The configured providers, the default one first, with what they left on `paths`. Blocks on
+/// the disk.
+///
+/// # Errors
+/// Those of the provider that cannot be opened, with its name.
+pub(crate) fn open(
+    config: &Config,
+    paths: &Paths,
+    env: &Arc<dyn Env>,
+) -> Result<Vec<Arc<Provider>>, (String, hearth_providers::VmRuntimeError)> {
+    let mut providers = Vec::new();
+    for (name, settings) in &config.providers {
+        let runtime = open_one(name, settings, paths, env).map_err(|it| (name.clone(), it))?;
+        let facts: Vec<_> = runtime.describe();
+        tracing::info!(provider = name, kind = settings.kind.as_str(), ?facts, "a provider is open");
+        let kind = settings.kind.as_str().to_owned();
+        providers.push(Arc::new(Provider { name: name.clone(), kind, runtime }));
+    }
+    // Stable: the others stay sorted by name.
+    providers.sort_by_key(|provider| Some(provider.name.as_str()) != config.default_provider());
+    Ok(providers)
+}
+
+fn open_one(
+    name: &str,
+    settings: &ProviderConfig,
+    paths: &Paths,
+    env: &Arc<dyn Env>,
+) -> Result<Arc<dyn VmRuntime>> {
+    match settings.kind {
+        ProviderKind::Memory => Ok(Arc::new(MemoryBackend::provider(name, Arc::clone(env)))),
+        #[cfg(feature = "qemu")]
+        ProviderKind::Qemu => {
+            use hearth_providers::engine::Engine;
+            use hearth_providers::qemu::QemuBackend;
+            let backend = QemuBackend::new(settings.to_qemu(), Arc::clone(env))?;
+            let (engine, report) =
+                Engine::open(name, backend, Arc::clone(env), paths.clone())?;
+            reaped(name, report);
+            Ok(Arc::new(engine))
+        }
+    }
+}
+
+#[cfg_attr(not(feature = "qemu"), expect(dead_code, reason = "only what is on disk is reaped"))]
+fn reaped(name: &str, report: OpenReport) {
+    let OpenReport { adopted, reaped_instances, reaped_processes, reaped_snapshots } = report;
+    tracing::info!(
+        provider = name,
+        adopted,
+        reaped_instances,
+        reaped_processes,
+        reaped_snapshots,
+        "a provider has looked at what it left"
+    );
+    orphans_reaped("instance", reaped_instances);
+    orphans_reaped("process", reaped_processes);
+    orphans_reaped("snapshot", reaped_snapshots);
+}

@@ -1,0 +1,153 @@
+//! The command line: `hearth serve`, and a thin client of the API for everything else.
+//!
+//! A client command is one or a few calls and a print; it decides nothing that the server could. Answers
+//! go to standard output, everything else to standard error, and the exit code says what to do next
+//! (see [`error::EXIT_CODES`]).
+
+mod apply;
+mod ask;
+mod context;
+mod doctor;
+mod error;
+mod leases;
+mod node;
+mod operations;
+mod output;
+mod pools;
+mod snapshots;
+mod spec;
+mod templates;
+mod text;
+mod view;
+mod vms;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use hearth_server::serve::{self, ServeArgs};
+
+use context::{Context, Global};
+use error::{EXIT_CODES, Error, Result};
+
+/// Keeps microVMs warm and hands them out in microseconds.
+#[derive(Debug, Parser)]
+#[command(name = "hearth", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(Box<ServeArgs>),
+    /// Take a VM from a pool; it is yours until its lease ends.
+    Acquire(leases::Acquire),
+    /// Give VMs back; they are destroyed.
+    Release(leases::Release),
+    /// Move the end of a lease.
+    Renew(leases::Renew),
+    /// See and use VMs.
+    #[command(visible_alias = "vm")]
+    Vms(vms::Command),
+    /// See and delete snapshots of VMs.
+    #[command(visible_alias = "snapshot")]
+    Snapshots(snapshots::Command),
+    /// See, make, change and delete pools.
+    #[command(visible_alias = "pool")]
+    Pools(pools::Command),
+    /// See, make and delete templates.
+    #[command(visible_alias = "template")]
+    Templates(templates::Command),
+    /// Make templates and pools what a file says.
+    Apply(apply::Apply),
+    /// See the server, and take it out of service.
+    Node(node::Command),
+    /// Follow what takes longer than a call.
+    #[command(visible_alias = "operation")]
+    Operations(operations::Command),
+    /// Check whether this machine can run hearth. Needs no server.
+    Doctor(doctor::Doctor),
+}
+
+/// Parses the arguments, does what they say and answers how it went.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version end here too. A reader that went away is no reason to complain.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let format = cli.global.output;
+    match cli.command {
+        Command::Serve(args) => serve::run(*args),
+        Command::Doctor(doctor) => end(doctor.run(format), format),
+        command => end(run_client(command, cli.global), format),
+    }
+}
+
+fn end(result: Result<()>, format: output::Format) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.report(format);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run_client(command: Command, global: Global) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Failed(format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        // A file that is wrong is told before a server is looked for.
+        let apply = match &command {
+            Command::Apply(apply) => Some(apply.read()?),
+            _ => None,
+        };
+        let mut context = Context::connect(global).await?;
+        let context = &mut context;
+        match command {
+            Command::Acquire(acquire) => acquire.run(context).await,
+            Command::Release(release) => release.run(context).await,
+            Command::Renew(renew) => renew.run(context).await,
+            Command::Vms(command) => command.run(context).await,
+            Command::Snapshots(command) => command.run(context).await,
+            Command::Pools(command) => command.run(context).await,
+            Command::Templates(command) => command.run(context).await,
+            Command::Node(command) => command.run(context).await,
+            Command::Operations(command) => command.run(context).await,
+            Command::Apply(apply_args) => match apply {
+                Some(plan) => apply_args.run(context, &plan).await,
+                None => Ok(()),
+            },
+            Command::Serve(_) | Command::Doctor(_) => Ok(()),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_go_before_and_after_the_command() {
+        for line in ["hearth --output json vms list", "hearth vms list --output json"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.global.output, output::Format::Json);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! `hearth pools`: what is kept warm.
+
+mod settings;
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use hearth_proto::v1;
+use tokio::time::Instant;
+
+use super::context::{Context, PAGE_SIZE};
+use super::error::{Error, Result};
+use super::output::{Format, print_json, print_list, print_one, write_out};
+use super::text::{qualify, short_duration};
+use super::view::Pool;
+
+pub(crate) use settings::Settings;
+
+/// How often a pool is looked at by `pools wait`.
+const PACE: Duration = Duration::from_millis(100);
+
+/// `hearth pools`.
+#[derive(Args, Debug)]
+pub(crate) struct Command {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List pools (the default).
+    List {
+        /// Only those that match, as `template = templates/default`.
+        #[arg(long, default_value = "")]
+        filter: String,
+    },
+    /// Show one pool.
+    Get {
+        /// The pool.
+        name: String,
+    },
+    /// Make a pool, which begins to fill at once.
+    Create {
+        /// The pool.
+        name: String,
+        #[command(flatten)]
+        settings: Box<Settings>,
+        /// Check the request and make nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Change what is given of a pool's settings. Leases are not touched.
+    Update {
+        /// The pool.
+        name: String,
+        #[command(flatten)]
+        settings: Box<Settings>,
+        /// Refuse if the pool has changed since it had this etag.
+        #[arg(long, default_value = "")]
+        etag: String,
+        /// Check the request and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Delete a pool and its warm VMs.
+    Delete {
+        /// The pool.
+        name: String,
+        /// Delete it although VMs of it are leased; they stay to the end of their leases.
+        #[arg(long)]
+        force: bool,
+        /// Refuse if the pool has changed since it had this etag.
+        #[arg(long, default_value = "")]
+        etag: String,
+    },
+    /// Wait until a pool has warm VMs; also while the server is still starting.
+    Wait {
+        /// The pool.
+        name: String,
+        /// How many; the pool's target when not given.
+        #[arg(long, value_name = "N")]
+        warm: Option<i32>,
+    },
+}
+
+impl Command {
+    /// Carries it out.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let pools = &mut context.client.pools;
+        let pool = match self.verb.unwrap_or(Verb::List { filter: String::new() }) {
+            Verb::List { filter } => return list(context, filter).await,
+            Verb::Get { name } => get(context, &name).await?,
+            Verb::Wait { name, warm } => wait(context, &name, warm).await?,
+            Verb::Create { name, settings, dry_run } => {
+                let mut pool = v1::Pool::default();
+                settings.lay_over(&mut pool);
+                let request = v1::CreatePoolRequest {
+                    pool_id: name.strip_prefix("pools/").unwrap_or(&name).to_owned(),
+                    pool: Some(pool),
+                    request_id: String::new(),
+                    validate_only: dry_run,
+                };
+                pools.create_pool(request).await?.into_inner()
+            }
+            Verb::Update { name, settings, etag, dry_run } => {
+                let name = qualify("pools", &name);
+                let mut pool = v1::Pool { name, etag, ..Default::default() };
+                let paths = settings.lay_over(&mut pool);
+                if paths.is_empty() {
+                    return Err(Error::Usage("say what to change: see --help".to_owned()));
+                }
+                let request = v1::UpdatePoolRequest {
+                    pool: Some(pool),
+                    update_mask: Some(prost_types::FieldMask { paths }),
+                    request_id: String::new(),
+                    validate_only: dry_run,
+                };
+                pools.update_pool(request).await?.into_inner()
+            }
+            Verb::Delete { name, force, etag } => {
+                let name = qualify("pools", &name);
+                let request =
+                    v1::DeletePoolRequest { name: name.clone(), force, etag, ..Default::default() };
+                pools.delete_pool(request).await?;
+                return print_deleted(context.format, &name);
+            }
+        };
+        print_one(context.format, &Pool::from(pool))
+    }
+}
+
+/// Says that a resource is no more.
+pub(crate) fn print_deleted(format: Format, name: &str) -> Result<()> {
+    match format {
+        Format::Json => print_json(&serde_json::json!({ "deleted": name })),
+        Format::Name => write_out(format!("{name}\n").as_bytes()),
+        Format::Table => write_out(format!("deleted {name}\n").as_bytes()),
+    }
+}
+
+/// Reads one pool.
+pub(crate) async fn get(context: &mut Context, name: &str) -> Result<v1::Pool> {
+    let request = v1::GetPoolRequest { name: qualify("pools", name) };
+    Ok(context.client.pools.get_pool(request).await?.into_inner())
+}
+
+async fn list(context: &mut Context, filter: String) -> Result<()> {
+    let mut request = v1::ListPoolsRequest { page_size: PAGE_SIZE, filter, ..Default::default() };
+    let mut all = Vec::new();
+    loop {
+        let page = context.client.pools.list_pools(request.clone()).await?.into_inner();
+        all.extend(page.pools.into_iter().map(Pool::from));
+        if page.next_page_token.is_empty() {
+            return print_list(context.format, "pools", &all);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+async fn wait(context: &mut Context, name: &str, warm: Option<i32>) -> Result<v1::Pool> {
+    let deadline = Instant::now() + context.wait;
+    loop {
+        let asked = Instant::now();
+        let pool = match get(context, name).await {
+            Ok(pool) => pool,
+            // A server that is starting is worth waiting for, too.
+            Err(Error::Server { status, .. })
+                if status.code() == tonic::Code::Unavailable && asked + PACE < deadline =>
+            {
+                tokio::time::sleep_until(asked + PACE).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let status = pool.status.clone().unwrap_or_default();
+        let wanted = warm.unwrap_or(status.target);
+        if status.warm >= wanted {
+            return Ok(pool);
+        }
+        if asked + PACE >= deadline {
+            let breaker = status.breaker.unwrap_or_default();
+            let why = match breaker.failures {
+                0 => String::new(),
+                failures => format!("; {failures} restores failed, the last: {}", breaker.reason),
+            };
+            return Err(Error::TimedOut(format!(
+                "{} has {} of {wanted} warm VMs after {}{why}",
+                pool.name,
+                status.warm,
+                short_duration(context.wait)
+            )));
+        }
+        tokio::time::sleep_until(asked + PACE).await;
+    }
+}

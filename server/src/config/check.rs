@@ -1,0 +1,121 @@
+//! What has to hold of a configuration as a whole.
+
+use std::time::Duration;
+
+use hearth_pool::pool::MAX_DEPTH;
+use hearth_providers::model::{MAX_MEM_SIZE_MIB, MAX_VCPU_COUNT};
+use hearth_providers::readiness::MAX_MARKER_BYTES;
+
+use super::Config;
+use crate::telemetry;
+
+/// The longest lease that a pool may grant.
+const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+impl Config {
+    /// Whether the whole can be served.
+    ///
+    /// # Errors
+    /// The first key that is wrong, and why.
+    pub(crate) fn check(&self) -> Result<(), (String, String)> {
+        let wrong = |key: &str, why: String| Err((key.to_owned(), why));
+        if self.listen == self.admin && self.listen.port() != 0 {
+            return wrong("admin", format!("{} is where gRPC is served", self.admin));
+        }
+        if let Err(why) = telemetry::check(&self.log_level) {
+            return wrong("log_level", why);
+        }
+        self.check_bounds()?;
+        self.check_providers()?;
+        self.check_default_template()?;
+        self.check_default_pool()
+    }
+
+    fn check_bounds(&self) -> Result<(), (String, String)> {
+        let (grpc, limits) = (&self.grpc, &self.limits);
+        let positive = [
+            ("grpc.max_message_bytes", grpc.max_message_bytes > 0),
+            ("grpc.max_concurrent_streams", grpc.max_concurrent_streams > 0),
+            ("grpc.keepalive_interval", !grpc.keepalive_interval.is_zero()),
+            ("grpc.keepalive_timeout", !grpc.keepalive_timeout.is_zero()),
+            ("grpc.shutdown_timeout", !grpc.shutdown_timeout.is_zero()),
+            ("limits.max_parallel_restores", limits.max_parallel_restores > 0),
+            ("limits.max_waiting", limits.max_waiting > 0),
+            ("limits.max_remembered_requests", limits.max_remembered_requests > 0),
+            ("limits.max_wait", !limits.max_wait.is_zero()),
+            ("limits.restore_timeout", !limits.restore_timeout.is_zero()),
+            ("limits.probe_timeout", !limits.probe_timeout.is_zero()),
+            ("limits.verb_timeout", !limits.verb_timeout.is_zero()),
+            ("limits.build_timeout", !limits.build_timeout.is_zero()),
+            ("limits.drain_timeout", !limits.drain_timeout.is_zero()),
+            ("default_template.ready_timeout", !self.default_template.ready_timeout.is_zero()),
+            ("default_pool.default_ttl", !self.default_pool.default_ttl.is_zero()),
+        ];
+        match positive.iter().find(|(_, holds)| !holds) {
+            Some((key, _)) => Err(((*key).to_owned(), "it must be positive".to_owned())),
+            None if limits.max_parallel_restores > 1024 => {
+                let why = "each is a thread: at most 1024".to_owned();
+                Err(("limits.max_parallel_restores".to_owned(), why))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_providers(&self) -> Result<(), (String, String)> {
+        for (name, provider) in &self.providers {
+            let key = format!("providers.{name}");
+            if let Err(error) = hearth_proto::names::check_id(name) {
+                return Err((key, error.to_string()));
+            }
+            if let Some(stray) = provider.out_of_place().first() {
+                let why = format!("a provider of kind {} has no such key", provider.kind.as_str());
+                return Err((format!("{key}.{stray}"), why));
+            }
+        }
+        match &self.default_provider {
+            Some(name) if !self.providers.contains_key(name) => {
+                let known: Vec<_> = self.providers.keys().map(String::as_str).collect();
+                let why = format!("no provider is named {name:?}; there are {}", known.join(", "));
+                Err(("default_provider".to_owned(), why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_default_template(&self) -> Result<(), (String, String)> {
+        let template = &self.default_template;
+        let wrong = |key: &str, why: String| Err((format!("default_template.{key}"), why));
+        if !(1..=MAX_VCPU_COUNT).contains(&template.vcpu_count) {
+            return wrong("vcpu_count", format!("it must be 1 to {MAX_VCPU_COUNT}"));
+        }
+        if !(1..=MAX_MEM_SIZE_MIB).contains(&template.mem_size_mib) {
+            return wrong("mem_size_mib", format!("it must be 1 to {MAX_MEM_SIZE_MIB}"));
+        }
+        if template.ready_timeout > self.limits.build_timeout {
+            return wrong("ready_timeout", "it is longer than limits.build_timeout".to_owned());
+        }
+        let is_marker = |marker: &String| (1..=MAX_MARKER_BYTES).contains(&marker.len());
+        if !template.ready_marker.as_ref().is_none_or(is_marker) {
+            return wrong("ready_marker", format!("it must have 1 to {MAX_MARKER_BYTES} bytes"));
+        }
+        Ok(())
+    }
+
+    fn check_default_pool(&self) -> Result<(), (String, String)> {
+        let pool = &self.default_pool;
+        let wrong = |key: &str, why: String| Err((format!("default_pool.{key}"), why));
+        if pool.depth > MAX_DEPTH {
+            return wrong("depth", format!("it must be at most {MAX_DEPTH}"));
+        }
+        if pool.max_parallel_restores == Some(0) {
+            return wrong("max_parallel_restores", "it must be positive".to_owned());
+        }
+        if pool.default_ttl > pool.max_ttl {
+            return wrong("default_ttl", "it is longer than default_pool.max_ttl".to_owned());
+        }
+        if pool.max_ttl > MAX_TTL {
+            return wrong("max_ttl", "it must be at most 30 days".to_owned());
+        }
+        Ok(())
+    }
+}

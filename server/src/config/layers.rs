@@ -1,0 +1,193 @@
+//! Puts the layers together. After each the whole is read anew, so that an error is of the
+//! layer that came last.
+
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::error::Kind;
+use figment::providers::{Format as _, Serialized, Toml};
+use figment::value::Value;
+use serde::Serialize;
+
+use super::{Config, ProviderConfig, ProviderKind};
+
+/// What the variables of the environment begin with.
+const PREFIX: &str = "HEARTH_";
+
+/// Variables that are for clients and for tests, not for the server.
+const NOT_OURS: [&str; 8] =
+    ["ADDRESS", "BLESS", "GUEST_DIR", "OUTPUT", "REQUIRE", "TIMEOUT", "TOKEN", "TTL"];
+
+/// What is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{why} (in {layer})", if key.is_empty() { String::new() } else { format!("{key}: ") })]
+pub struct ConfigError {
+    /// The key, with dots.
+    pub key: String,
+    /// Where it came from.
+    pub layer: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// A configuration, and what was odd about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The whole.
+    pub config: Config,
+    /// Variables that look like ours and mean nothing.
+    pub ignored_variables: Vec<String>,
+}
+
+/// What flags say; unset: nothing.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Flags {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) admin: Option<std::net::SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) runtime: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) guest: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log_format: Option<crate::telemetry::LogFormat>,
+    #[serde(skip)]
+    pub(crate) provider: Option<ProviderKind>,
+}
+
+/// The configuration of `file`, the environment `variables` and `flags`, checked.
+///
+/// # Errors
+/// [`ConfigError`], the first thing that is wrong.
+pub(crate) fn load_from(
+    file: Option<&Path>,
+    variables: impl IntoIterator<Item = (String, String)>,
+    flags: &Flags,
+) -> Result<Loaded, ConfigError> {
+    let mut stages = Stages { figment: Figment::new(), before: Vec::new() };
+    stages.add("the defaults", Figment::from(Serialized::defaults(Config::default())))?;
+    if let Some(file) = file {
+        let layer = format!("the file {}", file.display());
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
+            key: String::new(),
+            layer: layer.clone(),
+            why: format!("it cannot be read: {error}"),
+        })?;
+        stages.add(&layer, Figment::from(Toml::string(&text)))?;
+    }
+    let (environment, ignored_variables) = environment(variables)?;
+    stages.add("the environment", environment)?;
+    stages.add("the flags", Figment::from(Serialized::defaults(flags)))?;
+    let mut config = stages.read("the flags")?;
+    choose_provider(&mut config, flags.provider);
+    config.check().map_err(|(key, why)| {
+        let layer = stages.layer_of(&key);
+        ConfigError { key, layer, why }
+    })?;
+    Ok(Loaded { config, ignored_variables })
+}
+
+/// As [`load_from`], with the environment of this process.
+///
+/// # Errors
+/// As for [`load_from`].
+pub fn load(args: &crate::serve::ServeArgs) -> Result<Loaded, ConfigError> {
+    // What is no text is none of ours.
+    let variables = std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    });
+    load_from(args.config.as_deref(), variables, &args.flags())
+}
+
+/// A kind by flag is the default provider's: one of that name, or else a new one.
+fn choose_provider(config: &mut Config, kind: Option<ProviderKind>) {
+    let kind = match kind {
+        Some(kind) => kind,
+        None if config.providers.is_empty() => ProviderKind::DEFAULT,
+        None => return,
+    };
+    let of_kind = |it: &(&String, &ProviderConfig)| it.1.kind == kind;
+    let name = match config.providers.iter().find(of_kind) {
+        Some((name, _)) => name.clone(),
+        None => {
+            let name = kind.as_str().to_owned();
+            config.providers.entry(name.clone()).or_insert_with(|| ProviderConfig::of(kind));
+            name
+        }
+    };
+    config.default_provider = Some(name);
+}
+
+struct Stages {
+    figment: Figment,
+    /// Each layer's name, and what there was after it.
+    before: Vec<(String, Figment)>,
+}
+
+impl Stages {
+    fn add(&mut self, layer: &str, values: Figment) -> Result<(), ConfigError> {
+        self.figment = std::mem::take(&mut self.figment).merge(values);
+        self.before.push((layer.to_owned(), self.figment.clone()));
+        self.read(layer).map(drop)
+    }
+
+    fn read(&self, layer: &str) -> Result<Config, ConfigError> {
+        self.figment.extract().map_err(|error| in_layer(error, layer))
+    }
+
+    /// The layer that a key has its value from.
+    fn layer_of(&self, key: &str) -> String {
+        let value = |figment: &Figment| figment.find_value(key).ok();
+        let last = value(&self.figment);
+        let first = self.before.iter().find(|(_, figment)| value(figment) == last);
+        first.map(|(layer, _)| layer.clone()).unwrap_or_default()
+    }
+}
+
+fn in_layer(error: figment::Error, layer: &str) -> ConfigError {
+    let mut path = error.path.clone();
+    let why = match &error.kind {
+        Kind::UnknownField(field, known) => {
+            if path.last() != Some(field) {
+                path.push(field.clone());
+            }
+            match known.is_empty() {
+                true => "there is no such key".to_owned(),
+                false => format!("there is no such key; there are {}", known.join(", ")),
+            }
+        }
+        kind => kind.to_string(),
+    };
+    ConfigError { key: path.join("."), layer: layer.to_owned(), why }
+}
+
+/// The layer that the environment is, and the variables that mean nothing.
+fn environment(
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<(Figment, Vec<String>), ConfigError> {
+    let known = serde_json::to_value(Config::default()).unwrap_or_default();
+    let (mut layer, mut ignored) = (Figment::new(), Vec::new());
+    for (variable, value) in variables {
+        let Some(name) = variable.strip_prefix(PREFIX) else { continue };
+        let key = name.to_lowercase().replace("__", ".");
+        let first = key.split('.').next().unwrap_or_default();
+        // A word of one part may be another program's; of several, it is meant for us.
+        if known.get(first).is_none() && !name.contains("__") {
+            if !NOT_OURS.contains(&name) {
+                ignored.push(variable);
+            }
+            continue;
+        }
+        if key.split('.').any(str::is_empty) {
+            let (layer, why) = ("the environment".to_owned(), "it is no key".to_owned());
+            return Err(ConfigError { key: variable, layer, why });
+        }
+        // Numbers, booleans and lists as TOML has them; all else is text. It never fails.
+        let value: Value = value.parse().unwrap_or_else(|_| Value::from(value.clone()));
+        layer = layer.merge(Serialized::default(&key, value));
+    }
+    Ok((layer, ignored))
+}

@@ -1,0 +1,190 @@
+//! The configuration: plain data, in layers, and checked as a whole before a port is bound.
+//!
+//! Built-in defaults < file < environment (`HEARTH_A__B`) < flags. What is wrong is named by
+//! its key and the layer it came from. `docs/configuration.md` has every key; a test compares.
+
+mod check;
+pub mod dirs;
+mod layers;
+mod limits;
+mod providers;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hearth_pool::pool::{Overflow, WarmState};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use layers::Flags;
+pub use layers::{ConfigError, Loaded, load};
+pub use limits::Limits;
+pub use providers::{ProviderConfig, ProviderKind};
+
+use crate::telemetry::LogFormat;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where gRPC is served; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Where metrics and probes are served; port 0 picks a free one.
+    pub admin: SocketAddr,
+    /// What survives a restart; unset: [`dirs::default_state`].
+    pub state: Option<PathBuf>,
+    /// Names, best on tmpfs; unset: `/run/hearth/<state uuid>`, or else the state directory.
+    pub runtime: Option<PathBuf>,
+    /// The guest that the default template boots; unset: looked for, see [`dirs::find_guest`].
+    pub guest: Option<PathBuf>,
+    /// How the log is written.
+    pub log_format: LogFormat,
+    /// What is logged, where `RUST_LOG` does not say.
+    pub log_level: String,
+    /// The provider of whoever does not name one; unset: the only one, or the first by name.
+    pub default_provider: Option<String>,
+    /// The gRPC server.
+    pub grpc: Grpc,
+    /// What bounds the pools.
+    pub limits: Limits,
+    /// What makes VMs, by name.
+    pub providers: BTreeMap<String, ProviderConfig>,
+    /// The template that there is without anybody's doing.
+    pub default_template: DefaultTemplate,
+    /// The pool that there is without anybody's doing.
+    pub default_pool: DefaultPool,
+}
+
+/// The gRPC server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grpc {
+    /// Bytes of one request.
+    pub max_message_bytes: usize,
+    /// Calls at once on one connection.
+    pub max_concurrent_streams: u32,
+    /// How often a quiet connection is asked whether it lives.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_interval: Duration,
+    /// How long its answer may take.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_timeout: Duration,
+    /// How long the end of the server waits for calls under way.
+    #[serde(with = "humantime_serde")]
+    pub shutdown_timeout: Duration,
+}
+
+/// `templates/default`: made at a start when it is not there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultTemplate {
+    /// Whether it is made.
+    pub enabled: bool,
+    /// Its kernel; unset: the guest's, where the provider boots one.
+    pub kernel: Option<PathBuf>,
+    /// Its initial RAM disk; unset: the guest's, with its kernel.
+    pub initrd: Option<PathBuf>,
+    /// Its root disk; unset: the guest's, with its kernel.
+    pub rootfs: Option<PathBuf>,
+    /// Its kernel command line, beside what the provider itself needs.
+    pub boot_args: String,
+    /// Its virtual CPUs.
+    pub vcpu_count: u32,
+    /// Its memory, in MiB.
+    pub mem_size_mib: u64,
+    /// What shows that it is ready: this text on its console. Unset: its agent answers.
+    pub ready_marker: Option<String>,
+    /// How long that may take.
+    #[serde(with = "humantime_serde")]
+    pub ready_timeout: Duration,
+    /// Lines for its agent before it is captured.
+    pub warm_up: Vec<String>,
+}
+
+/// `pools/default`: made at a start when it is not there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultPool {
+    /// Whether it is made.
+    pub enabled: bool,
+    /// VMs to keep warm.
+    pub depth: usize,
+    /// How they wait.
+    pub warm_state: WarmState,
+    /// Age at which a warm VM is replaced; unset: none.
+    #[serde(with = "humantime_serde")]
+    pub max_warm_age: Option<Duration>,
+    /// Restores at once; unset: what the node bears.
+    pub max_parallel_restores: Option<usize>,
+    /// What an acquire does that finds nothing warm and does not say.
+    pub default_overflow: Overflow,
+    /// The lease of an acquire that does not say.
+    #[serde(with = "humantime_serde")]
+    pub default_ttl: Duration,
+    /// The longest lease.
+    #[serde(with = "humantime_serde")]
+    pub max_ttl: Duration,
+}
+
+/// Where gRPC is served unless something else is said.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
+/// Where metrics and probes are served unless something else is said.
+pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7071);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: DEFAULT_LISTEN,
+            admin: DEFAULT_ADMIN,
+            state: None,
+            runtime: None,
+            guest: None,
+            log_format: LogFormat::Auto,
+            log_level: "info".to_owned(),
+            default_provider: None,
+            grpc: Grpc {
+                max_message_bytes: 4 << 20,
+                max_concurrent_streams: 4096,
+                keepalive_interval: Duration::from_secs(30),
+                keepalive_timeout: Duration::from_secs(10),
+                shutdown_timeout: Duration::from_secs(10),
+            },
+            limits: Limits::default(),
+            providers: BTreeMap::new(),
+            default_template: DefaultTemplate {
+                enabled: true,
+                kernel: None,
+                initrd: None,
+                rootfs: None,
+                boot_args: String::new(),
+                vcpu_count: 1,
+                mem_size_mib: 256,
+                ready_marker: None,
+                ready_timeout: Duration::from_secs(120),
+                warm_up: Vec::new(),
+            },
+            default_pool: DefaultPool {
+                enabled: true,
+                depth: 4,
+                warm_state: WarmState::Running,
+                max_warm_age: None,
+                max_parallel_restores: None,
+                default_overflow: Overflow::WarmElseCold,
+                default_ttl: Duration::from_secs(300),
+                max_ttl: Duration::from_secs(24 * 3600),
+            },
+        }
+    }
+}
+
+impl Config {
+    /// The provider of whoever does not name one.
+    pub fn default_provider(&self) -> Option<&str> {
+        let first = || self.providers.keys().next().map(String::as_str);
+        self.default_provider.as_deref().or_else(first)
+    }
+}
+
+#[cfg(test)]
+mod tests;

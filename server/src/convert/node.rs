@@ -1,0 +1,110 @@
+//! The node, its providers and its bounds on the wire.
+
+use std::time::SystemTime;
+
+use hearth_pool::config::Limits;
+use hearth_pool::manager::{Manager, Phase};
+use hearth_pool::pool::{MAX_DEPTH, Provider};
+use hearth_pool::requests::REMEMBERED_FOR;
+use hearth_proto::v1;
+use hearth_providers::capabilities::{RunningSnapshot, StopKeeps};
+
+use super::{count, duration, pool, time};
+use crate::{check, paging};
+
+/// The node that `manager` manages.
+pub(crate) fn node(
+    manager: &Manager,
+    start_time: SystemTime,
+    max_message_bytes: usize,
+) -> v1::Node {
+    let providers = manager.providers();
+    let live_vms = providers.iter().map(|it| it.runtime.list_vms().len()).sum();
+    v1::Node {
+        hearth_version: env!("CARGO_PKG_VERSION").to_owned(),
+        state_uuid: manager.state_uuid().to_string(),
+        boot_id: manager.boot_id().to_owned(),
+        draining: manager.phase() == Phase::Draining,
+        providers: providers.iter().map(|it| provider(it)).collect(),
+        capacity: Some(capacity(live_vms)),
+        bounds: Some(bounds(manager.limits(), max_message_bytes)),
+        start_time: time(start_time),
+    }
+}
+
+fn provider(provider: &Provider) -> v1::Provider {
+    let facts = provider.runtime.describe();
+    let fact = |wanted: &str| {
+        let found = facts.iter().find(|(name, _)| *name == wanted);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    };
+    let can = provider.runtime.capabilities();
+    let stop_keeps = match can.stop_keeps {
+        StopKeeps::Memory => v1::capabilities::StopKeeps::Memory,
+        StopKeeps::Disk => v1::capabilities::StopKeeps::Disk,
+    };
+    v1::Provider {
+        name: provider.name.clone(),
+        kind: provider.kind.clone(),
+        version: fact("version"),
+        accel: Some(fact("accel")).filter(|accel| accel != "none").unwrap_or_default(),
+        capabilities: Some(v1::Capabilities {
+            rename: can.rename,
+            stop_keeps: stop_keeps.into(),
+            pause: can.stop_keeps == StopKeeps::Memory,
+            pause_keeps_channels: can.pause_keeps_channels,
+            snapshot: can.restore,
+            snapshot_memory: can.memory_in_snapshots,
+            snapshot_created: can.snapshot_created,
+            snapshot_running: can.snapshot_running == RunningSnapshot::Pauses,
+            // The methods that these are for are not built yet.
+            freeze: false,
+            artifact_memory: false,
+            freeze_running: false,
+            network_overrides: can.network_overrides,
+            guest_channel: can.guest_channel,
+            console: can.console,
+        }),
+        unavailable_reason: String::new(),
+    }
+}
+
+fn capacity(live_vms: usize) -> v1::Capacity {
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let mib = |key: &str| {
+        let line = memory.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<i64>().ok());
+        kib.unwrap_or(0) / 1024
+    };
+    v1::Capacity {
+        cpu_count: std::thread::available_parallelism().map_or(0, |cpus| count(cpus.get())),
+        mem_size_mib: mib("MemTotal"),
+        mem_available_mib: mib("MemAvailable"),
+        max_vms: 0,
+        live_vms: count(live_vms),
+    }
+}
+
+fn bounds(limits: &Limits, max_message_bytes: usize) -> v1::Bounds {
+    let long = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let label_bytes = check::MAX_LABEL_KEY_BYTES + check::MAX_LABEL_VALUE_BYTES;
+    v1::Bounds {
+        max_remembered_requests: long(limits.max_remembered_requests),
+        request_retention: duration(REMEMBERED_FOR),
+        max_message_bytes: long(max_message_bytes),
+        default_page_size: count(paging::DEFAULT_PAGE_SIZE),
+        max_page_size: count(paging::MAX_PAGE_SIZE),
+        default_ttl: duration(pool::DEFAULT_TTL),
+        max_ttl: duration(pool::MAX_TTL),
+        max_identity_bytes: 0,
+        max_labels: count(check::MAX_LABELS),
+        max_labels_bytes: count(check::MAX_LABELS * label_bytes),
+        max_waiting: count(limits.max_waiting),
+        max_wait: duration(limits.max_wait),
+        max_parallel_restores: count(limits.max_parallel_restores),
+        max_watch_lag: 0,
+        watch_heartbeat_interval: None,
+        max_finished_operations: 1000,
+        max_pool_depth: count(MAX_DEPTH),
+    }
+}

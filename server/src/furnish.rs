@@ -1,0 +1,167 @@
+//! The default template and the default pool: made at a start where they are not there.
+//!
+//! What an operator has made of them stays: only what is absent is made, and built anew is only
+//! what was built here and has failed or is lost (as what a memory provider had is).
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use hearth_pool::error::{Error, Result};
+use hearth_pool::ids::{PoolId, TemplateId};
+use hearth_pool::manager::Manager;
+use hearth_pool::pool::{PoolConfig, Provider, Sizing};
+use hearth_pool::templates::{Template, TemplateState};
+use hearth_providers::VmSpec;
+use hearth_providers::model::{SnapshotRef, SnapshotSource};
+use hearth_providers::readiness::Readiness;
+
+use crate::config::{Config, DefaultPool, DefaultTemplate, dirs};
+
+/// The id of both.
+const DEFAULT: &str = "default";
+
+/// The spec of the default template, found before anything is bound or opened.
+///
+/// # Errors
+/// What is missing, and what makes it.
+pub(crate) fn default_spec(config: &Config) -> Result<VmSpec, String> {
+    let DefaultTemplate { boot_args, vcpu_count, mem_size_mib, .. } = &config.default_template;
+    let sized = VmSpec {
+        boot_args: boot_args.clone(),
+        vcpu_count: *vcpu_count,
+        mem_size_mib: *mem_size_mib,
+        ..VmSpec::default()
+    };
+    let (template, name) = (&config.default_template, config.default_provider());
+    if let Some(kernel) = &template.kernel {
+        let (kernel, initrd) = (Some(kernel.clone()), template.initrd.clone());
+        return Ok(VmSpec { kernel, initrd, rootfs: template.rootfs.clone(), ..sized });
+    }
+    let boots_kernel = |kind| match kind {
+        crate::config::ProviderKind::Memory => false,
+        #[cfg(feature = "qemu")]
+        crate::config::ProviderKind::Qemu => true,
+    };
+    match name.and_then(|name| config.providers.get(name)) {
+        Some(provider) if boots_kernel(provider.kind) && template.enabled => {
+            let guest = dirs::find_guest(config.guest.as_deref())?;
+            Ok(VmSpec {
+                kernel: Some(guest.kernel),
+                initrd: Some(guest.initrd),
+                rootfs: Some(guest.rootfs),
+                ..sized
+            })
+        }
+        _ => Ok(sized),
+    }
+}
+
+/// Makes what is not there.
+///
+/// # Errors
+/// Those of making it; a build that fails later is the template's own to show.
+pub(crate) async fn furnish(manager: &Arc<Manager>, config: &Config, spec: VmSpec) -> Result<()> {
+    rebuild_lost(manager).await;
+    let id = |error: hearth_providers::id::InvalidId| Error::Internal(error.to_string());
+    let template = TemplateId::parse(DEFAULT).map_err(id)?;
+    if config.default_template.enabled {
+        let recipe = recipe(&config.default_template, template.clone(), manager, spec)?;
+        match manager.template(&template) {
+            Err(_) => drop(manager.create_template(recipe, false).await?),
+            Ok(former)
+                if matches!(former.state, TemplateState::Failed(_)) && !former.imported =>
+            {
+                drop(manager.create_template(recipe, true).await?);
+            }
+            Ok(_) => {}
+        }
+    }
+    let pool = PoolId::parse(DEFAULT).map_err(id)?;
+    if config.default_pool.enabled && manager.pool(&pool).is_err() {
+        if manager.template(&template).is_err() {
+            tracing::warn!("there is no default template, and so no default pool");
+            return Ok(());
+        }
+        let borne = config.limits.max_parallel_restores;
+        let config = pool_config(&config.default_pool, pool, template, borne);
+        manager.create_pool(config, false).await?;
+    }
+    Ok(())
+}
+
+/// Builds templates anew whose snapshots went with the process that had them.
+async fn rebuild_lost(manager: &Arc<Manager>) {
+    for template in manager.templates() {
+        let Ok(provider) = manager.provider(&template.provider).cloned() else { continue };
+        if !is_lost(&template, &provider) {
+            continue;
+        }
+        tracing::info!(template = %template.id, imported = template.imported, "a snapshot is lost");
+        if !template.imported
+            && let Err(error) = manager.create_template(template.as_ref().clone(), true).await
+        {
+            tracing::warn!(template = %template.id, %error, "it cannot be built anew");
+        }
+    }
+}
+
+fn is_lost(template: &Template, provider: &Provider) -> bool {
+    use hearth_providers::VmRuntimeError::SnapshotNotFound;
+    let Some(snapshot) = template.snapshot.as_ref() else { return false };
+    let reference = SnapshotRef {
+        source: SnapshotSource::VmUid(snapshot.vm_uid),
+        snapshot_id: snapshot.snapshot_id.clone(),
+        resume_immediately: false,
+        network_overrides: Vec::new(),
+    };
+    template.state == TemplateState::Ready
+        && matches!(provider.runtime.snapshot(&reference), Err(SnapshotNotFound { .. }))
+}
+
+fn recipe(
+    settings: &DefaultTemplate,
+    id: TemplateId,
+    manager: &Manager,
+    spec: VmSpec,
+) -> Result<Template> {
+    Ok(Template {
+        id,
+        provider: manager.provider("")?.name.clone(),
+        spec,
+        readiness: match &settings.ready_marker {
+            Some(marker) => Readiness::ConsoleMarker(marker.clone()),
+            None => Readiness::AgentAnswers,
+        },
+        ready_timeout: settings.ready_timeout,
+        warm_up: settings.warm_up.clone(),
+        generation: 0,
+        state: TemplateState::Building,
+        snapshot: None,
+        imported: false,
+        etag: String::new(),
+        labels: Default::default(),
+    })
+}
+
+fn pool_config(
+    settings: &DefaultPool,
+    id: PoolId,
+    template: TemplateId,
+    borne: usize,
+) -> PoolConfig {
+    PoolConfig {
+        id,
+        template,
+        sizing: Sizing::Fixed { depth: settings.depth },
+        warm_state: settings.warm_state,
+        max_warm_age: settings.max_warm_age,
+        max_parallel_restores: settings.max_parallel_restores.unwrap_or(borne),
+        default_overflow: settings.default_overflow,
+        default_ttl: settings.default_ttl,
+        max_ttl: settings.max_ttl,
+        etag: String::new(),
+        create_time: SystemTime::UNIX_EPOCH,
+        update_time: SystemTime::UNIX_EPOCH,
+        labels: Default::default(),
+    }
+}

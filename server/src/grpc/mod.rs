@@ -1,0 +1,120 @@
+//! The services: protobuf in, one call of the pool, protobuf out. No decisions are made here.
+
+mod acquire;
+mod artifact;
+mod console;
+mod node;
+mod operations;
+mod pool;
+mod snapshots;
+mod template;
+mod vm;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use hearth_pool::error::Error;
+use hearth_pool::manager::Manager;
+use hearth_pool::tasks::TaskGroup;
+use hearth_proto::google::longrunning::operations_server::OperationsServer;
+use hearth_proto::v1::artifact_service_server::ArtifactServiceServer;
+use hearth_proto::v1::node_service_server::NodeServiceServer;
+use hearth_proto::v1::pool_service_server::PoolServiceServer;
+use hearth_proto::v1::template_service_server::TemplateServiceServer;
+use hearth_proto::v1::vm_service_server::VmServiceServer;
+use hearth_providers::VmRuntimeError;
+use hearth_providers::env::Env;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::replay::Replays;
+use crate::telemetry::Levels;
+
+/// Names of the services, as health knows them.
+pub(crate) const SERVICES: [&str; 6] = [
+    "hearth.v1.VmService",
+    "hearth.v1.PoolService",
+    "hearth.v1.TemplateService",
+    "hearth.v1.ArtifactService",
+    "hearth.v1.NodeService",
+    "google.longrunning.Operations",
+];
+
+/// Consoles that may be read at once.
+const MAX_CONSOLES: usize = 256;
+
+/// What every service has.
+#[derive(Clone)]
+pub(crate) struct Services {
+    manager: Arc<Manager>,
+    tasks: TaskGroup,
+    env: Arc<dyn Env>,
+    replays: Arc<Replays>,
+    levels: Levels,
+    start_time: SystemTime,
+    max_message_bytes: usize,
+    consoles: Arc<Semaphore>,
+    /// Cancelled when the server ends: whatever waits for long heeds it.
+    ending: CancellationToken,
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Services").field("manager", &self.manager).finish_non_exhaustive()
+    }
+}
+
+impl Services {
+    /// The services in front of `manager`; what they begin belongs to `tasks`,
+    /// and what waits heeds `ending`.
+    pub(crate) fn new(
+        manager: Arc<Manager>,
+        tasks: TaskGroup,
+        env: Arc<dyn Env>,
+        levels: Levels,
+        max_message_bytes: usize,
+        ending: CancellationToken,
+    ) -> Self {
+        let capacity = manager.limits().max_remembered_requests;
+        let replays = Replays::new(Arc::clone(&env), tasks.clone(), capacity);
+        let start_time = env.now();
+        let consoles = Arc::new(Semaphore::new(MAX_CONSOLES));
+        Self {
+            manager,
+            tasks,
+            env,
+            replays,
+            levels,
+            start_time,
+            max_message_bytes,
+            consoles,
+            ending,
+        }
+    }
+
+    /// All of them, to be served.
+    pub(crate) fn routes(&self) -> Routes {
+        macro_rules! server {
+            ($server:ident) => {
+                $server::new(self.clone()).max_decoding_message_size(self.max_message_bytes)
+            };
+        }
+        Routes::new(server!(VmServiceServer))
+            .add_service(server!(PoolServiceServer))
+            .add_service(server!(TemplateServiceServer))
+            .add_service(server!(ArtifactServiceServer))
+            .add_service(server!(NodeServiceServer))
+            .add_service(server!(OperationsServer))
+    }
+}
+
+/// A violation that names a field of the spec by its path in the request.
+fn in_field(path: &str, error: Error) -> Error {
+    match error {
+        Error::Provider(VmRuntimeError::InvalidSpec { field, reason }) => {
+            Error::invalid(format!("{path}.{field}"), reason)
+        }
+        error => error,
+    }
+}

@@ -1,0 +1,119 @@
+//! `google.longrunning.Operations`.
+
+use std::time::Duration;
+
+use hearth_pool::operations::Operation as Known;
+use hearth_proto::google::longrunning::operations_server::Operations;
+use hearth_proto::google::longrunning::{
+    CancelOperationRequest, DeleteOperationRequest, GetOperationRequest, ListOperationsRequest,
+    ListOperationsResponse, Operation, WaitOperationRequest,
+};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::Services;
+use crate::call::{Call, answer};
+use crate::check::Fields;
+use crate::convert::operation;
+use crate::filter::{Field, Filter};
+use crate::paging::Page;
+use crate::status::{Refusal, method_unimplemented};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The longest wait of one call.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+const FILTER: &[Field] = &[Field::OneOf("done", "", &["TRUE", "FALSE"])];
+
+impl Services {
+    pub(super) fn operation_to_wire(&self, known: &Known) -> Operation {
+        operation::to_wire(known, || {
+            let template = self.manager.template(&known.template).ok()?;
+            Some(self.template_to_wire(&template))
+        })
+    }
+
+    async fn operations(
+        self,
+        _: Call,
+        request: ListOperationsRequest,
+    ) -> Result<ListOperationsResponse, Refusal> {
+        let filter = Filter::parse(&request.filter, FILTER)?;
+        let mut fields = Fields::default();
+        if !matches!(request.name.as_str(), "" | "operations") {
+            fields.wrong("name", "it must be \"operations\"");
+        }
+        fields.done()?;
+        let (size, token) = (request.page_size, &request.page_token);
+        let page = Page::of("operations", &request.filter, size, token)?;
+        let is_done = |known: &Known| if known.outcome.is_some() { "TRUE" } else { "FALSE" };
+        let known = self.manager.operations().list().into_iter();
+        let known = known.filter(|it| filter.matches(|_| Some(is_done(it).into())));
+        let (known, next_page_token) = page.cut(known, |it| it.id.as_str());
+        let operations = known.iter().map(|it| self.operation_to_wire(it)).collect();
+        Ok(ListOperationsResponse { operations, next_page_token, ..Default::default() })
+    }
+
+    async fn operation(self, _: Call, request: GetOperationRequest) -> Result<Operation, Refusal> {
+        let mut fields = Fields::default();
+        let id = fields.operation("name", &request.name);
+        let id = fields.required(id)?;
+        Ok(self.operation_to_wire(&self.manager.operations().get(&id)?))
+    }
+
+    async fn forget(self, _: Call, request: DeleteOperationRequest) -> Result<(), Refusal> {
+        let mut fields = Fields::default();
+        let id = fields.operation("name", &request.name);
+        let id = fields.required(id)?;
+        Ok(self.manager.operations().delete(&id)?)
+    }
+
+    async fn wait(self, call: Call, request: WaitOperationRequest) -> Result<Operation, Refusal> {
+        let mut fields = Fields::default();
+        let id = fields.operation("name", &request.name);
+        // Not to wait at all is fine.
+        let asked = request.timeout.filter(|it| (it.seconds, it.nanos) != (0, 0));
+        let timeout = match (asked, request.timeout) {
+            (None, Some(_)) => Duration::ZERO,
+            (asked, _) => fields.duration("timeout", asked).unwrap_or(MAX_WAIT).min(MAX_WAIT),
+        };
+        let id = fields.required(id)?;
+        let left = call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(timeout, |left| left.min(timeout));
+        // Waits end with the server, which else could not.
+        let stopping = &self.ending;
+        let known = tokio::select! {
+            known = self.manager.operations().wait(&id, timeout) => known?,
+            () = stopping.cancelled() => self.manager.operations().get(&id)?,
+        };
+        Ok(self.operation_to_wire(&known))
+    }
+}
+
+#[tonic::async_trait]
+impl Operations for Services {
+    async fn list_operations(
+        &self,
+        request: Request<ListOperationsRequest>,
+    ) -> Answer<ListOperationsResponse> {
+        answer(request, |call, request| self.clone().operations(call, request)).await
+    }
+
+    async fn get_operation(&self, request: Request<GetOperationRequest>) -> Answer<Operation> {
+        answer(request, |call, request| self.clone().operation(call, request)).await
+    }
+
+    async fn delete_operation(&self, request: Request<DeleteOperationRequest>) -> Answer<()> {
+        answer(request, |call, request| self.clone().forget(call, request)).await
+    }
+
+    /// Nothing that is built can be cancelled, and the API has `UNIMPLEMENTED` for that.
+    async fn cancel_operation(&self, _: Request<CancelOperationRequest>) -> Answer<()> {
+        Err(method_unimplemented())
+    }
+
+    async fn wait_operation(&self, request: Request<WaitOperationRequest>) -> Answer<Operation> {
+        answer(request, |call, request| self.clone().wait(call, request)).await
+    }
+}

@@ -1,0 +1,205 @@
+//! One server, from its open ports to its end: what `serve` runs, and tests run in process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hearth_pool::error::Error;
+use hearth_pool::jobs::Jobs;
+use hearth_pool::journal::Journal;
+use hearth_pool::manager::Manager;
+use hearth_pool::tasks::TaskGroup;
+use hearth_providers::directory::Paths;
+use hearth_providers::env::{Env, SystemEnv};
+use hearth_providers::{VmRuntimeError, VmSpec};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic_health::server::HealthReporter;
+
+use crate::config::{Config, dirs};
+use crate::grpc::Services;
+use crate::health::Health;
+use crate::telemetry::Levels;
+use crate::{admin, backends, furnish, listen, metrics};
+
+/// Why a server could not start. `Display` has the cause: this is for a person at a terminal.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is nothing for the default template to boot.
+    #[error("{0}")]
+    Guest(String),
+    /// There is nowhere to keep state.
+    #[error("there is no home to keep state in: --state DIR says where")]
+    NoState,
+    /// A directory cannot be made or closed to others.
+    #[error("{path} cannot be made private: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A provider cannot be opened.
+    #[error("the provider {name}: {}", chain(.source))]
+    Provider {
+        /// Its configured name.
+        name: String,
+        /// Why.
+        source: VmRuntimeError,
+    },
+    /// A port cannot be had.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The journal cannot be opened, or recovery or the first template failed.
+    #[error("{}", chain(.0))]
+    Pool(#[from] Error),
+    /// A mistake of ours.
+    #[error("{0}")]
+    Internal(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// One server.
+#[derive(Debug)]
+pub struct Hearth {
+    config: Config,
+    spec: VmSpec,
+    manager: Arc<Manager>,
+    tasks: TaskGroup,
+    health: Arc<Health>,
+    grpc: SocketAddr,
+    admin: SocketAddr,
+    /// Ends what would hold the server's end up: streams, and waits for operations.
+    ending: CancellationToken,
+    /// Ends the server with calls under way.
+    at_once: CancellationToken,
+    served: Option<tokio::sync::oneshot::Receiver<()>>,
+}
+
+impl Hearth {
+    /// Opens journal, providers and ports. From here on calls are answered, acquires with
+    /// `NODE_STARTING`. Blocks on the disk for a moment.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left behind but directories.
+    pub async fn open(config: Config, levels: Levels) -> Result<Self, StartError> {
+        let spec = furnish::default_spec(&config).map_err(StartError::Guest)?;
+        metrics::install().map_err(|error| StartError::Internal(error.into()))?;
+        let env: Arc<dyn Env> = Arc::new(SystemEnv);
+        let state = config.state.clone().or_else(dirs::default_state).ok_or(StartError::NoState)?;
+        make_private(&state)?;
+        let journal = Journal::open(&state.join("journal"), &*env)?;
+        let runtime = match &config.runtime {
+            Some(runtime) => runtime.clone(),
+            None => dirs::default_runtime(&state, journal.state_uuid()),
+        };
+        make_private(&runtime)?;
+        tracing::info!(state = %state.display(), runtime = %runtime.display(), "hearth opens");
+        let paths = Paths { state, runtime };
+        let providers = backends::open(&config, &paths, &env)
+            .map_err(|(name, source)| StartError::Provider { name, source })?;
+        let (grpc_listener, grpc) = bind(config.listen).await?;
+        let (admin_listener, admin) = bind(config.admin).await?;
+        let tasks = TaskGroup::new();
+        let limits = config.limits.to_pool();
+        let jobs = Jobs::on_threads(tasks.clone(), limits.places());
+        let (clock, group) = (Arc::clone(&env), tasks.clone());
+        let manager = Manager::new(clock, limits, journal, jobs, group, providers);
+        let reporter = HealthReporter::new();
+        let health = Health::new(Arc::clone(&manager), reporter.clone()).await;
+        let ending = tasks.stopping().child_token();
+        let at_once = CancellationToken::new();
+        let services = Services::new(
+            Arc::clone(&manager),
+            tasks.clone(),
+            env,
+            levels,
+            config.grpc.max_message_bytes,
+            ending.clone(),
+        );
+        let end = ending.clone().cancelled_owned();
+        let serving = listen::serve(grpc_listener, services.routes(), reporter, &config.grpc, end)
+            .map_err(StartError::Internal)?;
+        let served = Some(listen::spawn(&tasks, serving, at_once.clone()));
+        admin::serve(admin_listener, Arc::clone(&health), &tasks);
+        metrics::keep_up(&tasks);
+        health.follow(&tasks);
+        Ok(Self { config, spec, manager, tasks, health, grpc, admin, ending, at_once, served })
+    }
+
+    /// Takes up what a former life left, makes the default template and pool, and takes work.
+    ///
+    /// # Errors
+    /// [`StartError`]; the server is then to be ended.
+    pub async fn begin(&self, reap: bool) -> Result<(), StartError> {
+        self.manager.start(reap).await?;
+        furnish::furnish(&self.manager, &self.config, self.spec.clone()).await?;
+        self.health.furnished().await;
+        tracing::info!(grpc = %self.grpc, admin = %self.admin, "serving");
+        Ok(())
+    }
+
+    /// Where gRPC is served.
+    pub const fn grpc_address(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// Where metrics and probes are served.
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// What it manages: for tests, and for programs that have a server in them.
+    pub const fn manager(&self) -> &Arc<Manager> {
+        &self.manager
+    }
+
+    /// Waits until something has ended that it cannot do without.
+    pub async fn has_failed(&self) {
+        self.tasks.stopping().cancelled().await;
+    }
+
+    /// Ends: no more work is taken, calls under way are answered, all within bounds. VMs run on,
+    /// or are all destroyed.
+    pub async fn end(&mut self, stop_vms: bool) {
+        // Whoever waits for a VM is told, and so is whoever asks how it goes.
+        self.manager.end_service();
+        self.health.show().await;
+        self.ending.cancel();
+        self.health.end_watches().await;
+        if let Some(served) = self.served.take()
+            && tokio::time::timeout(self.config.grpc.shutdown_timeout, served).await.is_err()
+        {
+            tracing::warn!("calls under way did not end in time and are cut off");
+        }
+        self.at_once.cancel();
+        self.manager.shut_down(stop_vms).await;
+    }
+}
+
+fn make_private(path: &std::path::Path) -> Result<(), StartError> {
+    let failed = |source| StartError::Directory { path: path.to_owned(), source };
+    dirs::make_private(path).map_err(failed)
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// An error with its causes, each said once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

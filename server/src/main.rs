@@ -1,0 +1,9 @@
+//! The binary `hearth`: the server, and the command line that talks to one.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

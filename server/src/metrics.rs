@@ -1,0 +1,184 @@
+//! The metrics of this crate, and how all of them are shown.
+//!
+//! One recorder a process, rendered on the admin port. What the process costs is read from
+//! `/proc` when it is asked for.
+
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use hearth_pool::metrics::HISTOGRAM_BOUNDS_SECONDS;
+use hearth_pool::tasks::TaskGroup;
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+
+/// How often observations are folded into their histograms, so that they do not pile up.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Installs the recorder of this process, once; later calls find it.
+///
+/// # Errors
+/// When another recorder was installed by somebody else.
+pub(crate) fn install() -> Result<(), BuildError> {
+    static INSTALLING: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+    let _installing = INSTALLING.lock();
+    if RECORDER.get().is_none() {
+        let builder = PrometheusBuilder::new().set_buckets(&HISTOGRAM_BOUNDS_SECONDS)?;
+        let handle = builder.install_recorder()?;
+        let _ = RECORDER.set(handle);
+        describe();
+    }
+    Ok(())
+}
+
+/// Folds observations from time to time, for as long as `tasks` goes on.
+pub(crate) fn keep_up(tasks: &TaskGroup) {
+    let stopping = tasks.stopping().clone();
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(UPKEEP) => {}
+                () = stopping.cancelled() => return,
+            }
+            if let Some(recorder) = RECORDER.get() {
+                recorder.run_upkeep();
+            }
+        }
+    });
+}
+
+/// Every metric, in the text format of Prometheus.
+pub(crate) fn render() -> String {
+    let mut text = RECORDER.get().map(PrometheusHandle::render).unwrap_or_default();
+    process(&mut text);
+    text
+}
+
+/// One method's counters, looked up once.
+#[derive(Debug)]
+pub(crate) struct MethodMetrics {
+    started: Counter,
+    handled: [Counter; CODES.len()],
+    seconds: Histogram,
+}
+
+impl MethodMetrics {
+    /// Those of one method, all there from 0.
+    pub(crate) fn new(service: &str, method: &str) -> Self {
+        let labels = [("grpc_service", service.to_owned()), ("grpc_method", method.to_owned())];
+        let handled = CODES.map(|code| {
+            let mut labels = labels.to_vec();
+            labels.push(("grpc_code", code.to_owned()));
+            let handled = counter!("grpc_server_handled_total", &labels);
+            handled.absolute(0);
+            handled
+        });
+        let started = counter!("grpc_server_started_total", &labels);
+        started.absolute(0);
+        Self { started, handled, seconds: histogram!("grpc_server_handling_seconds", &labels) }
+    }
+
+    /// A call has begun.
+    pub(crate) fn started(&self) {
+        self.started.increment(1);
+    }
+
+    /// A call has ended.
+    pub(crate) fn handled(&self, code: tonic::Code, took: Duration) {
+        self.handled[code as usize].increment(1);
+        self.seconds.record(took.as_secs_f64());
+    }
+}
+
+/// Names of the codes, by their number.
+const CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
+fn describe() {
+    describe_counter!("grpc_server_started_total", "Calls that were begun");
+    describe_counter!("grpc_server_handled_total", "Calls that have ended, by how");
+    describe_histogram!("grpc_server_handling_seconds", Unit::Seconds, "Time a call took here");
+    describe_gauge!("hearth_build_info", "1; the labels say what runs");
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    gauge!("hearth_build_info", "version" => env!("CARGO_PKG_VERSION"), "profile" => profile)
+        .set(1.0);
+}
+
+/// What the process costs, under the names that all Prometheus clients use.
+fn process(text: &mut String) {
+    let mut metric = |name: &str, kind: &str, help: &str, value: Option<f64>| {
+        if let Some(value) = value {
+            // Writing to a string does not fail.
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n\n");
+        }
+    };
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The program's name, in parentheses, may have spaces in it.
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    // Numbered as in proc_pid_stat(5), where the first of these is field 3.
+    let field = |number: usize| fields.get(number - 3).and_then(|it| it.parse::<f64>().ok());
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    let cpu = field(14).zip(field(15)).map(|(user, system)| (user + system) / ticks);
+    let boot = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let boot = boot.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<f64>().ok());
+    let start = boot.zip(field(22)).map(|(boot, start)| boot + start / ticks);
+    let open = std::fs::read_dir("/proc/self/fd").ok().map(|fds| fds.count() as f64);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let page = rustix::param::page_size() as f64;
+    let (counter, gauge) = ("counter", "gauge");
+    metric("process_cpu_seconds_total", counter, "User and system CPU time", cpu);
+    metric("process_start_time_seconds", gauge, "When the process started, since 1970", start);
+    metric("process_open_fds", gauge, "Open file descriptors", open);
+    let most = limit.current.map(|limit| limit as f64);
+    metric("process_max_fds", gauge, "The most file descriptors that can be open", most);
+    let resident = field(24).map(|pages| pages * page);
+    metric("process_resident_memory_bytes", gauge, "Resident memory", resident);
+    metric("process_virtual_memory_bytes", gauge, "Virtual memory", field(23));
+    metric("process_threads", gauge, "Threads", field(20));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cost_of_the_process_is_shown() {
+        let mut text = String::new();
+        process(&mut text);
+        for name in ["cpu_seconds_total", "open_fds", "resident_memory_bytes", "start_time_seconds"]
+        {
+            let line = text.lines().find(|line| line.starts_with(&format!("process_{name} ")));
+            let value: f64 = line.unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+            assert!(value >= 0.0, "{name}");
+        }
+    }
+
+    #[test]
+    fn codes_are_named_by_their_number() {
+        assert_eq!(CODES[tonic::Code::Ok as usize], "OK");
+        assert_eq!(CODES[tonic::Code::Aborted as usize], "Aborted");
+        assert_eq!(CODES[tonic::Code::Unauthenticated as usize], "Unauthenticated");
+    }
+}

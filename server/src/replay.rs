@@ -1,0 +1,325 @@
+//! Retries of calls that change something: the same `request_id` with the same request gets
+//! the same answer, and a duplicate joins the call under way.
+//!
+//! Acquires and creates are the pool's to remember, in its journal; all others are remembered
+//! here, in memory, for an hour and up to a bound. A call that failed is forgotten. The work of
+//! a call goes on when its caller leaves, so that a retry finds it done.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hearth_pool::error::Error;
+use hearth_pool::ids::Tenant;
+use hearth_pool::requests::{Fingerprint, REMEMBERED_FOR};
+use hearth_pool::tasks::TaskGroup;
+use hearth_proto::v1;
+use hearth_providers::env::Env;
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::sync::{oneshot, watch};
+use tonic::{Request, Response, Status};
+
+use crate::call::Call;
+use crate::check::Fields;
+use crate::status::Refusal;
+
+/// The longest answer that is remembered, in bytes.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// A request that may carry a `request_id`.
+pub(crate) trait Mutation: Message + 'static {
+    /// What the request says; empty: nothing.
+    fn request_id(&self) -> &str;
+}
+
+macro_rules! mutations {
+    ($($request:ident)*) => {
+        $(impl Mutation for v1::$request {
+            fn request_id(&self) -> &str {
+                &self.request_id
+            }
+        })*
+    };
+}
+
+mutations! {
+    ReleaseVmRequest RenewLeaseRequest StartVmRequest StopVmRequest RenameVmRequest
+    DestroyVmRequest SnapshotVmRequest DeleteSnapshotRequest
+    CreatePoolRequest UpdatePoolRequest DeletePoolRequest
+    CreateTemplateRequest UpdateTemplateRequest ImportTemplateRequest DeleteTemplateRequest
+    DrainRequest UndrainRequest SetLogLevelRequest
+}
+
+
+/// Every call remembered.
+pub(crate) struct Replays {
+    env: Arc<dyn Env>,
+    tasks: TaskGroup,
+    capacity: usize,
+    log: Mutex<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    known: HashMap<Key, Known>,
+    oldest_first: VecDeque<(Duration, Key)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    tenant: Tenant,
+    method: &'static str,
+    request_id: String,
+}
+
+enum Known {
+    UnderWay { fingerprint: u64, ends: watch::Receiver<()> },
+    Done { fingerprint: u64, answer: Bytes },
+}
+
+enum Begin {
+    New(Pending),
+    UnderWay(watch::Receiver<()>),
+    Done(Bytes),
+    Reused,
+    Full,
+}
+
+/// A call under way; dropped, it is forgotten and its duplicates look again.
+struct Pending {
+    replays: Arc<Replays>,
+    key: Key,
+    fingerprint: u64,
+    _ends: watch::Sender<()>,
+    is_done: bool,
+}
+
+impl std::fmt::Debug for Replays {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replays").field("len", &self.log.lock().known.len()).finish_non_exhaustive()
+    }
+}
+
+impl Replays {
+    /// Remembers at most `capacity` calls; their work belongs to `tasks`.
+    pub(crate) fn new(env: Arc<dyn Env>, tasks: TaskGroup, capacity: usize) -> Arc<Self> {
+        Arc::new(Self { env, tasks, capacity, log: Mutex::default() })
+    }
+
+    /// Answers `request` with what `handle` makes of it, once for each request id.
+    pub(crate) async fn answer<Q, A, F>(
+        self: &Arc<Self>,
+        method: &'static str,
+        request: Request<Q>,
+        handle: impl FnOnce(Call, Q) -> F + Send + 'static,
+    ) -> Result<Response<A>, Status>
+    where
+        Q: Mutation,
+        A: Message + Default + 'static,
+        F: Future<Output = Result<A, Refusal>> + Send + 'static,
+    {
+        crate::call::answer(request, |call, request| self.once(method, call, request, handle)).await
+    }
+
+    async fn once<Q, A, F>(
+        self: &Arc<Self>,
+        method: &'static str,
+        call: Call,
+        request: Q,
+        handle: impl FnOnce(Call, Q) -> F + Send + 'static,
+    ) -> Result<A, Refusal>
+    where
+        Q: Mutation,
+        A: Message + Default + 'static,
+        F: Future<Output = Result<A, Refusal>> + Send + 'static,
+    {
+        // One that is no UUID is refused by the handler, with whatever else is wrong.
+        let request_id = Fields::default().request_id(request.request_id());
+        let pending = match request_id {
+            None => None,
+            Some(request_id) => {
+                let key = Key { tenant: call.caller.tenant.clone(), method, request_id };
+                let bytes = Bytes::from(request.encode_to_vec());
+                match self.look_up(key, Fingerprint::default().part(&bytes).finish()).await? {
+                    Ok(pending) => Some(pending),
+                    Err(answer) => {
+                        let decoded = A::decode(answer);
+                        return Ok(decoded.map_err(|error| Error::Internal(error.to_string()))?);
+                    }
+                }
+            }
+        };
+        let (answer, answered) = oneshot::channel();
+        self.tasks.spawn(async move {
+            let done = handle(call, request).await;
+            if let (Ok(done), Some(pending)) = (&done, pending) {
+                pending.done(done.encode_to_vec().into());
+            }
+            // The caller may have left.
+            drop(answer.send(done));
+        });
+        answered.await.map_err(|_| Error::Internal("the call's task has ended".to_owned()))?
+    }
+
+    async fn look_up(
+        self: &Arc<Self>,
+        key: Key,
+        fingerprint: u64,
+    ) -> Result<Result<Pending, Bytes>, Error> {
+        loop {
+            match self.begin(key.clone(), fingerprint) {
+                Begin::New(pending) => return Ok(Ok(pending)),
+                // Its end, good or bad, drops the sender; then it is looked at again.
+                Begin::UnderWay(mut ends) => drop(ends.changed().await),
+                Begin::Done(answer) => return Ok(Err(answer)),
+                Begin::Reused => return Err(Error::RequestIdReused { request_id: key.request_id }),
+                Begin::Full => return Err(Error::RequestLogFull),
+            }
+        }
+    }
+
+    fn begin(self: &Arc<Self>, key: Key, fingerprint: u64) -> Begin {
+        let mut log = self.log.lock();
+        log.forget_old(self.env.boot_time(), self.capacity);
+        match log.known.get(&key) {
+            Some(
+                Known::UnderWay { fingerprint: other, .. } | Known::Done { fingerprint: other, .. },
+            ) if *other != fingerprint => Begin::Reused,
+            Some(Known::UnderWay { ends, .. }) => Begin::UnderWay(ends.clone()),
+            Some(Known::Done { answer, .. }) => Begin::Done(answer.clone()),
+            None if log.known.len() >= self.capacity => Begin::Full,
+            None => {
+                let (sender, ends) = watch::channel(());
+                log.known.insert(key.clone(), Known::UnderWay { fingerprint, ends });
+                let replays = Arc::clone(self);
+                Begin::New(Pending { replays, key, fingerprint, _ends: sender, is_done: false })
+            }
+        }
+    }
+}
+
+impl Log {
+    /// Forgets what is older than it must be, and the oldest where there is no more room.
+    fn forget_old(&mut self, now: Duration, capacity: usize) {
+        while let Some((since, _)) = self.oldest_first.front()
+            && (*since + REMEMBERED_FOR <= now || self.known.len() >= capacity)
+            && let Some((_, key)) = self.oldest_first.pop_front()
+        {
+            self.known.remove(&key);
+        }
+    }
+}
+
+impl Pending {
+    fn done(mut self, answer: Bytes) {
+        if answer.len() > MAX_ANSWER_BYTES {
+            return;
+        }
+        self.is_done = true;
+        let known = Known::Done { fingerprint: self.fingerprint, answer };
+        let mut log = self.replays.log.lock();
+        log.known.insert(self.key.clone(), known);
+        log.oldest_first.push_back((self.replays.env.boot_time(), self.key.clone()));
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.replays.log.lock().known.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use hearth_providers::env::SeededEnv;
+
+    use super::*;
+
+    const ID: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
+
+    fn replays(capacity: usize) -> (Arc<Replays>, Arc<SeededEnv>) {
+        let env = Arc::new(SeededEnv::new(1));
+        let clock = Arc::clone(&env);
+        (Replays::new(clock, TaskGroup::new(), capacity), env)
+    }
+
+    fn stop(name: &str, request_id: &str) -> Request<v1::StopVmRequest> {
+        let (name, request_id) = (name.to_owned(), request_id.to_owned());
+        Request::new(v1::StopVmRequest { name, request_id, ..Default::default() })
+    }
+
+    async fn counted(
+        replays: &Arc<Replays>,
+        count: &Arc<AtomicUsize>,
+        request: Request<v1::StopVmRequest>,
+        fails: bool,
+    ) -> Result<v1::Vm, Status> {
+        let count = Arc::clone(count);
+        let handle = move |_: Call, request: v1::StopVmRequest| async move {
+            tokio::task::yield_now().await;
+            let uid = count.fetch_add(1, Ordering::Relaxed).to_string();
+            match fails {
+                true => Err(Error::Draining.into()),
+                false => Ok(v1::Vm { name: request.name, uid, ..Default::default() }),
+            }
+        };
+        replays.answer("StopVm", request, handle).await.map(Response::into_inner)
+    }
+
+    #[tokio::test]
+    async fn the_same_request_gets_the_same_answer() {
+        let ((replays, env), count) = (replays(10), Arc::default());
+        let calls = (0..16).map(|_| counted(&replays, &count, stop("vms/a", ID), false));
+        let answers = futures_util::future::join_all(calls).await;
+        assert!(answers.iter().all(|it| it.as_ref().unwrap().uid == "0"), "one was carried out");
+        let other = counted(&replays, &count, stop("vms/b", ID), false).await.unwrap_err();
+        assert_eq!(other.code(), tonic::Code::AlreadyExists);
+        env.advance(REMEMBERED_FOR);
+        assert_eq!(counted(&replays, &count, stop("vms/b", ID), false).await.unwrap().uid, "1");
+    }
+
+    #[tokio::test]
+    async fn what_failed_or_has_no_id_is_carried_out_again() {
+        let ((replays, _), count) = (replays(10), Arc::default());
+        counted(&replays, &count, stop("vms/a", ID), true).await.unwrap_err();
+        assert_eq!(counted(&replays, &count, stop("vms/a", ID), false).await.unwrap().uid, "1");
+        for expected in ["2", "3"] {
+            let answer = counted(&replays, &count, stop("vms/a", ""), false).await.unwrap();
+            assert_eq!(answer.uid, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_oldest_goes_first() {
+        let ((replays, _), count) = (replays(2), Arc::default());
+        let id = |last: char| format!("{}{last}", &ID[..35]);
+        for last in ['1', '2', '3'] {
+            counted(&replays, &count, stop("vms/a", &id(last)), false).await.unwrap();
+        }
+        assert_eq!(counted(&replays, &count, stop("vms/a", &id('3')), false).await.unwrap().uid, "2");
+        assert_eq!(counted(&replays, &count, stop("vms/a", &id('1')), false).await.unwrap().uid, "3");
+    }
+
+    #[tokio::test]
+    async fn the_work_goes_on_when_the_caller_leaves() {
+        let (replays, _) = replays(10);
+        let (release, gate) = oneshot::channel::<()>();
+        let handle = move |_: Call, _: v1::StopVmRequest| async move {
+            let _ = gate.await;
+            Ok(v1::Vm { uid: "done".to_owned(), ..Default::default() })
+        };
+        let first = replays.answer("StopVm", stop("vms/a", ID), handle);
+        let left = tokio::time::timeout(Duration::from_millis(1), first).await;
+        assert!(left.is_err(), "the caller has left");
+        release.send(()).unwrap();
+        let count = Arc::default();
+        let retry = counted(&replays, &count, stop("vms/a", ID), false).await.unwrap();
+        assert_eq!(retry.uid, "done");
+    }
+}

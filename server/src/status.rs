@@ -1,0 +1,416 @@
+//! Errors become `google.rpc.Status`, here and nowhere else.
+//!
+//! The code says whether to retry, `RetryInfo` when, `ErrorInfo.reason` why. The cause of a
+//! failure is logged once, here, under the call's id, which the caller gets in `RequestInfo`;
+//! what it gets of the cause itself has no paths of this host.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use hearth_pool::error::{Error, Kind, Violation};
+use hearth_proto::details::{ALLOCATED, ERROR_DOMAIN};
+use hearth_proto::names;
+use hearth_providers::VmRuntimeError;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+use crate::call::CallId;
+
+/// When to come back to a node that drains or starts, or whose journal or backend is down.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a call was refused.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// By the pool, or by a check of the fields on the way to it.
+    Pool(Error),
+    /// As [`Self::Pool`], of an acquire: says whether a VM may be waiting for a retry.
+    Acquire {
+        /// Why.
+        error: Error,
+        /// A VM may be waiting.
+        allocated: bool,
+    },
+    /// The page token is not of this list.
+    PageToken,
+    /// The lease to be renewed has ended.
+    LeaseNotHeld {
+        /// The VM's name.
+        vm: String,
+    },
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Pool(error)
+    }
+}
+
+impl From<VmRuntimeError> for Refusal {
+    fn from(error: VmRuntimeError) -> Self {
+        Self::Pool(error.into())
+    }
+}
+
+impl Refusal {
+    /// What the caller gets. Logs the cause where that is news to the operator.
+    pub(crate) fn into_status(self, call: CallId) -> Status {
+        match self {
+            Self::Pool(error) => of_error(&error, call).into_status(call),
+            Self::Acquire { error, allocated } => {
+                let mut answer = of_error(&error, call);
+                answer.metadata.insert(ALLOCATED.to_owned(), allocated.to_string());
+                let mut status = answer.into_status(call);
+                let allocated = if allocated { "true" } else { "false" };
+                let allocated = tonic::metadata::MetadataValue::from_static(allocated);
+                status.metadata_mut().insert(ALLOCATED, allocated);
+                status
+            }
+            Self::PageToken => {
+                let why = "it is not a token of this list, or the filter has changed";
+                let answer = Answer::new(Code::InvalidArgument, "PAGE_TOKEN_INVALID", why);
+                answer.field("page_token", why).into_status(call)
+            }
+            Self::LeaseNotHeld { vm } => {
+                let message = format!("the lease of VM {vm} has ended");
+                let answer = Answer::new(Code::FailedPrecondition, "LEASE_NOT_HELD", message);
+                answer.precondition(&names::VMS.name(&vm)).into_status(call)
+            }
+        }
+    }
+}
+
+/// The status of what an operation ended with.
+pub(crate) fn of_operation(error: &Error) -> tonic_types::pb::Status {
+    use prost::Message as _;
+    let status = of_error(error, CallId::next()).into_status_without_call();
+    let decoded = tonic_types::pb::Status::decode(status.details());
+    decoded.unwrap_or_else(|_| tonic_types::pb::Status {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
+}
+
+/// The status of a method that is not built yet.
+pub(crate) fn method_unimplemented() -> Status {
+    let message = "this method is not built yet";
+    Answer::new(Code::Unimplemented, "METHOD_UNIMPLEMENTED", message).into_status_without_call()
+}
+
+/// What the transport refused by itself, in our words. `None` when there is nothing to add.
+pub(crate) fn of_transport(code: Code, message: &str) -> Option<Status> {
+    let answer = match code {
+        Code::OutOfRange | Code::ResourceExhausted => {
+            let answer = Answer::new(Code::InvalidArgument, "INVALID_ARGUMENT", message);
+            answer.field("request", message)
+        }
+        Code::Internal if message.contains("decode") => {
+            let answer = Answer::new(Code::InvalidArgument, "INVALID_ARGUMENT", message);
+            answer.field("request", message)
+        }
+        Code::Unimplemented => {
+            let message = if message.is_empty() { "there is no such method" } else { message };
+            Answer::new(Code::Unimplemented, "METHOD_UNIMPLEMENTED", message)
+        }
+        Code::Internal | Code::Unknown => Answer::new(code, "INTERNAL", message),
+        _ => return None,
+    };
+    Some(answer.into_status_without_call())
+}
+
+/// A status in the making.
+struct Answer {
+    code: Code,
+    reason: &'static str,
+    message: String,
+    metadata: HashMap<String, String>,
+    details: ErrorDetails,
+}
+
+impl Answer {
+    fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        let (metadata, details) = (HashMap::new(), ErrorDetails::new());
+        Self { code, reason, message: message.into(), metadata, details }
+    }
+
+    fn with(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.to_owned(), value.into());
+        self
+    }
+
+    fn retry(mut self, after: Duration) -> Self {
+        self.details.set_retry_info(Some(after));
+        self
+    }
+
+    fn field(mut self, field: &str, description: &str) -> Self {
+        self.details.add_bad_request_violation(field, description);
+        self
+    }
+
+    fn resource(mut self, kind: &str, name: &str) -> Self {
+        self.details.set_resource_info(kind, name, "", self.message.clone());
+        self
+    }
+
+    fn precondition(mut self, subject: &str) -> Self {
+        let message = self.message.clone();
+        self.details.add_precondition_failure_violation(self.reason, subject, message);
+        self
+    }
+
+    fn quota(mut self, subject: &str) -> Self {
+        let message = self.message.clone();
+        self.details.add_quota_failure_violation(subject, message);
+        self
+    }
+
+    fn into_status(mut self, call: CallId) -> Status {
+        self.details.set_request_info(call.to_string(), "");
+        self.into_status_without_call()
+    }
+
+    fn into_status_without_call(mut self) -> Status {
+        self.details.set_error_info(self.reason, ERROR_DOMAIN, self.metadata);
+        Status::with_error_details(self.code, self.message, self.details)
+    }
+}
+
+fn of_error(error: &Error, call: CallId) -> Answer {
+    let message = error.to_string();
+    match error {
+        Error::InvalidArgument(violations) => bad_request(&message, violations),
+        Error::NotFound { kind: Kind::Provider, name } => {
+            let violation = Violation {
+                field: "provider".to_owned(),
+                description: format!("no provider named {name:?} is configured"),
+            };
+            bad_request(&violation.description.clone(), &[violation])
+        }
+        Error::NotFound { kind, name } => {
+            let answer = Answer::new(Code::NotFound, not_found(*kind), message);
+            answer.resource(resource_type(*kind), &resource_name(*kind, name))
+        }
+        Error::AlreadyExists { kind, name } => {
+            let answer = Answer::new(Code::AlreadyExists, already_exists(*kind), message);
+            answer.resource(resource_type(*kind), &resource_name(*kind, name))
+        }
+        Error::InUse { kind, name, by: _ } => {
+            let answer = Answer::new(Code::FailedPrecondition, in_use(*kind), message);
+            answer.precondition(&resource_name(*kind, name))
+        }
+        Error::PoolEmpty { pool, retry_after } => {
+            let answer = Answer::new(Code::ResourceExhausted, "POOL_EMPTY", message);
+            answer.with("pool", names::POOLS.name(pool)).retry(*retry_after)
+        }
+        Error::ColdPathSaturated { pool, retry_after } => {
+            let answer = Answer::new(Code::ResourceExhausted, "COLD_PATH_SATURATED", message);
+            answer.with("pool", names::POOLS.name(pool)).retry(*retry_after)
+        }
+        Error::DeadlineTooShort { pool, retry_after } => {
+            let answer = Answer::new(Code::DeadlineExceeded, "DEADLINE_TOO_SHORT", message);
+            answer.with("pool", names::POOLS.name(pool)).retry(*retry_after)
+        }
+        Error::Draining => {
+            Answer::new(Code::Unavailable, "NODE_DRAINING", message).retry(RETRY_AFTER)
+        }
+        Error::Starting => {
+            Answer::new(Code::Unavailable, "NODE_STARTING", message).retry(RETRY_AFTER)
+        }
+        Error::TemplateNotReady { template, reason: _ } => {
+            let answer = Answer::new(Code::FailedPrecondition, "TEMPLATE_NOT_READY", message);
+            answer.precondition(&names::TEMPLATES.name(template))
+        }
+        Error::RequestIdReused { request_id } => {
+            let answer = Answer::new(Code::AlreadyExists, "REQUEST_ID_REUSED", message);
+            answer.resource("request_id", request_id)
+        }
+        Error::RequestLogFull => {
+            let answer = Answer::new(Code::ResourceExhausted, "REQUEST_LOG_FULL", message);
+            answer.quota("max_remembered_requests")
+        }
+        Error::LeaseExpired { vm } => {
+            let answer = Answer::new(Code::FailedPrecondition, "LEASE_EXPIRED", message);
+            answer.precondition(&names::VMS.name(vm))
+        }
+        Error::UidMismatch { vm, .. } => {
+            let answer = Answer::new(Code::FailedPrecondition, "UID_MISMATCH", message);
+            answer.precondition(&names::VMS.name(vm))
+        }
+        Error::VmInPool { vm } => {
+            let answer = Answer::new(Code::FailedPrecondition, "VM_IN_POOL", message);
+            answer.precondition(&names::VMS.name(vm))
+        }
+        Error::EtagMismatch { kind, name } => {
+            let answer = Answer::new(Code::Aborted, "ETAG_MISMATCH", message);
+            answer.resource(resource_type(*kind), &resource_name(*kind, name))
+        }
+        Error::RestoreFailed { pool, retry_after, source } => {
+            log_cause(error, call);
+            let answer = Answer::new(Code::Unavailable, "RESTORE_FAILED", message);
+            let answer = answer.with("pool", names::POOLS.name(pool)).with("cause", source.kind());
+            answer.retry(*retry_after)
+        }
+        Error::HandoverFailed { pool, source } => {
+            log_cause(error, call);
+            let answer = Answer::new(Code::Unavailable, "RENAME_FAILED", message);
+            let answer = answer.with("pool", names::POOLS.name(pool)).with("cause", source.kind());
+            answer.retry(RETRY_AFTER)
+        }
+        Error::Provider(error) => of_provider(error, call),
+        Error::Storage { .. } => {
+            log_cause(error, call);
+            Answer::new(Code::Unavailable, "STORAGE_UNAVAILABLE", message).retry(RETRY_AFTER)
+        }
+        Error::Unimplemented { .. } => {
+            Answer::new(Code::Unimplemented, "METHOD_UNIMPLEMENTED", message)
+        }
+        Error::Internal(_) => {
+            log_cause(error, call);
+            Answer::new(Code::Internal, "INTERNAL", "internal error: the log says more")
+        }
+    }
+}
+
+fn of_provider(error: &VmRuntimeError, call: CallId) -> Answer {
+    use VmRuntimeError as E;
+    let message = error.to_string();
+    let precondition = |reason, subject: &str, message| {
+        Answer::new(Code::FailedPrecondition, reason, message).precondition(subject)
+    };
+    match error {
+        E::InvalidId(_) => bad_request(&message, &[violation("id", &message)]),
+        E::InvalidSpec { field, reason } => bad_request(&message, &[violation(field, reason)]),
+        E::NotFound { vm_id } => {
+            let answer = Answer::new(Code::NotFound, "VM_NOT_FOUND", message);
+            answer.resource(resource_type(Kind::Vm), &names::VMS.name(vm_id.as_str()))
+        }
+        E::AlreadyExists { vm_id } => {
+            let answer = Answer::new(Code::AlreadyExists, "VM_ALREADY_EXISTS", message);
+            answer.resource(resource_type(Kind::Vm), &names::VMS.name(vm_id.as_str()))
+        }
+        E::InvalidTransition { vm_id, status, .. } => {
+            let subject = names::VMS.name(vm_id.as_str());
+            let state = format!("{status:?}").to_uppercase();
+            precondition("INVALID_TRANSITION", &subject, message).with("state", state)
+        }
+        E::StopRequired { vm_id } => {
+            precondition("STOP_REQUIRED", &names::VMS.name(vm_id.as_str()), message)
+        }
+        E::SnapshotNotFound { vm, snapshot_id, reason: _ } => {
+            // What is missing may be a file of ours, whose path is nobody's business.
+            let message = scrubbed(&message);
+            let answer = Answer::new(Code::NotFound, "SNAPSHOT_NOT_FOUND", message);
+            let name = format!("vms/{vm}/snapshots/{snapshot_id}");
+            answer.resource(resource_type(Kind::Snapshot), &name)
+        }
+        E::SnapshotAlreadyExists { vm_id, snapshot_id } => {
+            let answer = Answer::new(Code::AlreadyExists, "SNAPSHOT_ALREADY_EXISTS", message);
+            let name = names::snapshot_name(vm_id.as_str(), snapshot_id.as_str());
+            answer.resource(resource_type(Kind::Snapshot), &name)
+        }
+        E::SnapshotInUse { snapshot_id, .. } => {
+            precondition("SNAPSHOT_IN_USE", &format!("snapshots/{snapshot_id}"), message)
+        }
+        E::SnapshotIncompatible { snapshot_id, .. } => {
+            precondition("SNAPSHOT_INCOMPATIBLE", &format!("snapshots/{snapshot_id}"), message)
+        }
+        E::Unsupported { .. } => {
+            Answer::new(Code::Unimplemented, "PROVIDER_UNSUPPORTED", message)
+        }
+        E::Exhausted { what, retry_after } => {
+            log_cause(error, call);
+            let answer = Answer::new(Code::ResourceExhausted, "CAPACITY_EXHAUSTED", message);
+            answer.quota(&scrubbed(what)).retry(retry_after.unwrap_or(RETRY_AFTER))
+        }
+        E::Timeout { .. } | E::Unavailable { .. } => {
+            log_cause(error, call);
+            let answer =
+                Answer::new(Code::Unavailable, "PROVIDER_UNAVAILABLE", scrubbed(&message));
+            answer.with("cause", error.kind()).retry(RETRY_AFTER)
+        }
+        E::Backend { .. } => {
+            log_cause(error, call);
+            let answer = Answer::new(Code::Internal, "INTERNAL", scrubbed(&message));
+            answer.with("cause", error.kind())
+        }
+    }
+}
+
+fn bad_request(message: &str, violations: &[Violation]) -> Answer {
+    let mut answer = Answer::new(Code::InvalidArgument, "INVALID_ARGUMENT", message);
+    let each = violations.iter().map(|it| FieldViolation::new(&it.field, &it.description));
+    answer.details.set_bad_request(each.collect::<Vec<_>>());
+    answer
+}
+
+fn violation(field: &str, description: &str) -> Violation {
+    Violation { field: field.to_owned(), description: description.to_owned() }
+}
+
+/// The chain of causes goes to the log, and only there.
+fn log_cause(error: &dyn std::error::Error, call: CallId) {
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        causes.push(cause.to_string());
+        next = cause.source();
+    }
+    tracing::warn!(%call, %error, causes = causes.join(": "), "a call failed");
+}
+
+/// `text` without the paths in it.
+fn scrubbed(text: &str) -> String {
+    let is_path = |word: &str| word.trim_start_matches(['"', '(', '\'']).starts_with('/');
+    let words = text.split(' ').map(|word| if is_path(word) { "(a path)" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+const fn resource_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Vm => "hearth.v1.Vm",
+        Kind::Pool => "hearth.v1.Pool",
+        Kind::Template => "hearth.v1.Template",
+        Kind::Snapshot => "hearth.v1.Snapshot",
+        Kind::Artifact => "hearth.v1.Artifact",
+        Kind::Operation => "google.longrunning.Operation",
+        Kind::Provider => "hearth.v1.Provider",
+    }
+}
+
+fn resource_name(kind: Kind, name: &str) -> String {
+    let collection = match kind {
+        Kind::Vm => "vms",
+        Kind::Pool => "pools",
+        Kind::Template => "templates",
+        Kind::Snapshot => "snapshots",
+        Kind::Artifact => "artifacts",
+        Kind::Operation => "operations",
+        Kind::Provider => "providers",
+    };
+    format!("{collection}/{name}")
+}
+
+/// Of a kind that API.md has no reason for, `INVALID_ARGUMENT`: only requests name those.
+macro_rules! reason_by_kind {
+    ($name:ident, $suffix:literal) => {
+        const fn $name(kind: Kind) -> &'static str {
+            match kind {
+                Kind::Vm => concat!("VM_", $suffix),
+                Kind::Pool => concat!("POOL_", $suffix),
+                Kind::Template => concat!("TEMPLATE_", $suffix),
+                Kind::Snapshot => concat!("SNAPSHOT_", $suffix),
+                Kind::Artifact => concat!("ARTIFACT_", $suffix),
+                Kind::Operation => concat!("OPERATION_", $suffix),
+                Kind::Provider => "INVALID_ARGUMENT",
+            }
+        }
+    };
+}
+reason_by_kind!(not_found, "NOT_FOUND");
+reason_by_kind!(already_exists, "ALREADY_EXISTS");
+reason_by_kind!(in_use, "IN_USE");
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! What must hold when processes die.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use hearth_proto::v1::acquire_vm_response::Source;
+use hearth_proto::v1::vm::State;
+use hearth_proto::v1::{AcquireVmRequest, Vm};
+
+use crate::hearth::{Answer, Hearth, Host, Outcome, kill, request};
+
+pub(crate) type Run = fn() -> Pin<Box<dyn Future<Output = Outcome>>>;
+
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) needs_qemu: bool,
+    pub(crate) run: Run,
+}
+
+macro_rules! cases {
+    ($($qemu:literal $name:ident),* $(,)?) => {
+        pub(crate) fn all() -> Vec<Case> {
+            vec![$(Case { name: stringify!($name), needs_qemu: $qemu, run: || Box::pin($name()) }),*]
+        }
+    };
+}
+
+cases! {
+    true a_killed_warm_vmm_is_never_handed_out_and_is_replaced,
+    true a_killed_leased_vmm_is_failed_with_its_console,
+    true hearth_killed_under_load_loses_nothing,
+    true sigterm_leaves_vms_running_for_the_next_start,
+    false leases_of_the_memory_provider_are_failed_after_a_kill,
+    false a_second_hearth_on_the_state_directory_is_refused,
+}
+
+async fn a_killed_warm_vmm_is_never_handed_out_and_is_replaced() -> Outcome {
+    let host = Host::new("qemu")?;
+    let hearth = host.start().await?;
+    let victim = hearth.warm_vms().await?.remove(0);
+    kill(pid(&victim)?);
+    let died = "hearth_stale_discarded_total{pool=\"default\",reason=\"died\"}";
+    hearth.until("its death is counted", async || hearth.metric(died).await >= Some(1.0)).await?;
+    for number in 0..6 {
+        let got = hearth.acquire(request(&format!("vm-{number}"))).await?;
+        let vm = got.vm.ok_or("no vm")?;
+        assert_ne!(vm.uid, victim.uid);
+        assert_eq!(vm.state(), State::Running);
+    }
+    hearth.until("it is replaced", async || {
+        hearth.warm_vms().await.is_ok_and(|warm| warm.len() == 4)
+    })
+    .await?;
+    assert_eq!(host.vmm_pids().len(), 10);
+    Ok(())
+}
+
+async fn a_killed_leased_vmm_is_failed_with_its_console() -> Outcome {
+    let host = Host::new("qemu")?;
+    let hearth = host.start().await?;
+    let vm = hearth.acquire(request("mine")).await?.vm.ok_or("no vm")?;
+    kill(pid(&vm)?);
+    let begun = tokio::time::Instant::now();
+    hearth.until("it is FAILED", async || {
+        hearth.get("vms/mine").await.is_ok_and(|vm| vm.state() == State::Failed)
+    })
+    .await?;
+    println!("seen to be FAILED {:?} after its kill", begun.elapsed());
+    let failure = hearth.get("vms/mine").await?.failure.ok_or("no failure")?;
+    assert!(!failure.message.is_empty() || !failure.reason.is_empty(), "{failure:?}");
+    hearth.client.release(&vm).await?;
+    hearth.until("its directory is gone", async || host.vmm_pids().len() == 4).await?;
+    Ok(())
+}
+
+async fn hearth_killed_under_load_loses_nothing() -> Outcome {
+    let host = Host::new("qemu")?;
+    let hearth = Arc::new(host.start().await?);
+    // Callers that acquire and keep, each remembering what it was told.
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..4 {
+        let hearth = Arc::clone(&hearth);
+        callers.spawn(async move {
+            let mut answered = Vec::new();
+            for number in 0.. {
+                let asked = request(&format!("load-{caller}-{number}"));
+                match hearth.acquire(asked.clone()).await {
+                    Ok(got) => answered.push((asked, got.vm)),
+                    Err(_) => return (answered, asked),
+                }
+            }
+            unreachable!("callers go on until hearth is killed")
+        });
+    }
+    hearth.until("there is load", async || {
+        let leased = hearth.metric("hearth_leased_vms{pool=\"default\"}").await;
+        leased >= Some(10.0)
+    })
+    .await?;
+    let child = Arc::clone(&hearth);
+    kill(child.pid());
+    let told = callers.join_all().await;
+    drop(child);
+    Arc::into_inner(hearth).ok_or("still held")?.kill()?;
+    let pids_before: HashSet<_> = host.vmm_pids().into_iter().collect();
+
+    let hearth = host.start().await?;
+    let mut seen = HashMap::new();
+    for (answered, unanswered) in told {
+        for (asked, vm) in answered {
+            let before = vm.ok_or("no vm")?;
+            let after = hearth.get(&before.name).await?;
+            assert_eq!((&after.uid, after.state()), (&before.uid, State::Running));
+            assert_eq!(pid(&after)?, pid(&before)?, "the same process");
+            assert!(pids_before.contains(&pid(&after)?));
+            let replay = hearth.acquire(asked).await?;
+            assert!(replay.replayed, "a replay is answered");
+            assert_eq!(replay.vm.map(|vm| vm.uid), Some(before.uid.clone()));
+            assert!(seen.insert(before.uid, before.name).is_none(), "a VM given twice");
+        }
+        let vm = retry(&hearth, unanswered).await?;
+        assert!(seen.insert(vm.uid, vm.name).is_none(), "a VM given twice");
+    }
+    settle(&hearth, &host, seen.len()).await?;
+    for name in seen.values() {
+        let vm = hearth.get(name).await?;
+        hearth.client.release(&vm).await?;
+    }
+    settle(&hearth, &host, 0).await?;
+    println!("{} leases lived through the kill", seen.len());
+    Ok(())
+}
+
+async fn sigterm_leaves_vms_running_for_the_next_start() -> Outcome {
+    let host = Host::new("qemu")?;
+    let hearth = host.start().await?;
+    let before = hearth.acquire(request("mine")).await?.vm.ok_or("no vm")?;
+    settle(&hearth, &host, 1).await?;
+    let warm: HashSet<_> = hearth.warm_vms().await?.into_iter().map(|vm| vm.uid).collect();
+    assert!(hearth.terminate()?.success());
+    assert_eq!(host.vmm_pids().len(), 5);
+    let hearth = host.start().await?;
+    assert_eq!(pid(&hearth.get("vms/mine").await?)?, pid(&before)?);
+    let again: HashSet<_> = hearth.warm_vms().await?.into_iter().map(|vm| vm.uid).collect();
+    assert_eq!(again, warm, "adopted, not restored anew");
+    let got = hearth.acquire(request("next")).await?;
+    assert_eq!(got.source(), Source::Warm);
+    Ok(())
+}
+
+async fn leases_of_the_memory_provider_are_failed_after_a_kill() -> Outcome {
+    let host = Host::new("memory")?;
+    let hearth = host.start().await?;
+    let asked = request("mine");
+    let before = hearth.acquire(asked.clone()).await?.vm.ok_or("no vm")?;
+    hearth.kill()?;
+    let hearth = host.start().await?;
+    let after = hearth.get("vms/mine").await?;
+    assert_eq!((after.uid, after.state()), (before.uid.clone(), State::Failed));
+    let replay = hearth.acquire(asked).await?;
+    assert!(replay.replayed);
+    hearth.client.release(&before).await?;
+    assert!(hearth.get("vms/mine").await.is_err());
+    hearth.acquire(request("mine")).await?;
+    Ok(())
+}
+
+async fn a_second_hearth_on_the_state_directory_is_refused() -> Outcome {
+    let host = Host::new("memory")?;
+    let _first = host.start().await?;
+    let refused = host.start().await.err().ok_or("a second hearth was let in")?.to_string();
+    assert!(refused.contains("another hearth"), "{refused}");
+    Ok(())
+}
+
+/// An acquire that was not answered is made again: it gets one VM, the first or a new one.
+async fn retry(hearth: &Hearth, asked: AcquireVmRequest) -> Answer<Vm> {
+    let first = hearth.acquire(asked.clone()).await?.vm.ok_or("no vm")?;
+    let second = hearth.acquire(asked).await?;
+    assert!(second.replayed);
+    assert_eq!(second.vm.map(|vm| vm.uid).as_ref(), Some(&first.uid));
+    Ok(first)
+}
+
+/// Waits until exactly the warm and the leased live.
+async fn settle(hearth: &Hearth, host: &Host, leased: usize) -> Outcome {
+    let settled = hearth.until("live = warm + leased", async || {
+        let warm = hearth.warm_vms().await.map_or(0, |warm| warm.len());
+        warm == 4 && host.vmm_pids().len() == 4 + leased
+    });
+    settled.await.map_err(|error| format!("{error}\n{}", host.log_tail()).into())
+}
+
+fn pid(vm: &Vm) -> Answer<u32> {
+    Ok(u32::try_from(vm.process.as_ref().ok_or("no process")?.pid)?)
+}

@@ -1,0 +1,213 @@
+//! One hearth process on a state directory of its own, and what is asked of it.
+
+use std::error::Error;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use hearth_proto::HearthClient;
+use hearth_proto::v1::vm::State;
+use hearth_proto::v1::{AcquireVmRequest, AcquireVmResponse, GetVmRequest, ListVmsRequest, Vm};
+use rustix::process::{Pid, Signal, kill_process};
+
+pub(crate) type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+pub(crate) type Answer<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// How long anything may take before a case fails. Never a claim of speed.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Why there can be no QEMU here, if so.
+pub(crate) fn missing_qemu_host() -> Option<String> {
+    let guest = guest_dir();
+    if !guest.join("vmlinux").is_file() {
+        return Some("the guest image is missing (scripts/guest builds it)".to_owned());
+    }
+    let binary = format!("qemu-system-{}", std::env::consts::ARCH);
+    let found = Command::new(&binary).arg("--version").output().is_ok_and(|it| it.status.success());
+    (!found).then(|| format!("{binary} is missing (scripts/setup installs it)"))
+}
+
+fn guest_dir() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest");
+    std::env::var_os("HEARTH_GUEST_DIR").map_or(built, PathBuf::from)
+}
+
+/// A host: what outlives the process. VMs that a case left behind end with it.
+pub(crate) struct Host {
+    dir: tempfile::TempDir,
+    provider: &'static str,
+}
+
+/// A running hearth; dropped, it is killed.
+pub(crate) struct Hearth {
+    child: Child,
+    pub(crate) client: HearthClient,
+    admin: String,
+}
+
+impl Host {
+    pub(crate) fn new(provider: &'static str) -> Answer<Self> {
+        Ok(Self { dir: tempfile::tempdir()?, provider })
+    }
+
+    /// Starts hearth and waits until it serves.
+    pub(crate) async fn start(&self) -> Answer<Hearth> {
+        let state = self.dir.path().join("state");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hearth"))
+            .args(["serve", "--provider", self.provider, "--listen", "127.0.0.1:0"])
+            .args(["--admin", "127.0.0.1:0", "--state"])
+            .arg(&state)
+            .arg("--runtime")
+            .arg(self.dir.path().join("run"))
+            .arg("--guest")
+            .arg(guest_dir())
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::options().create(true).append(true).open(self.log())?)
+            .spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
+        let mut address = |prefix: &str| -> Answer<String> {
+            for line in lines.by_ref() {
+                if let Some(address) = line?.strip_prefix(prefix) {
+                    return Ok(address.trim().to_owned());
+                }
+            }
+            Err(format!("hearth ended without saying {prefix:?}: {}", self.log_tail()).into())
+        };
+        let grpc = address("listening on grpc://")?;
+        let admin = address("admin on http://")?;
+        let client = HearthClient::connect(&grpc).await?;
+        let hearth = Hearth { child, client, admin };
+        // Ready only after recovery; then the pool fills.
+        hearth.until("it serves and its pool is full", async || hearth.warm().await >= 4).await?;
+        Ok(hearth)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("hearth.log")
+    }
+
+    pub(crate) fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<_> = text.lines().rev().take(20).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Processes that run in an instance's directory of this host.
+    pub(crate) fn vmm_pids(&self) -> Vec<u32> {
+        let instances = self.dir.path().join("state/instances");
+        let Ok(instances) = instances.canonicalize() else { return Vec::new() };
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        processes
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| {
+                let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
+                cwd.is_ok_and(|cwd| cwd.starts_with(&instances))
+            })
+            .collect()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for pid in self.vmm_pids() {
+            kill(pid);
+        }
+    }
+}
+
+impl Hearth {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(mut self) -> Outcome {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and its exit status.
+    pub(crate) fn terminate(mut self) -> Answer<std::process::ExitStatus> {
+        let pid = i32::try_from(self.child.id())?;
+        kill_process(Pid::from_raw(pid).ok_or("no pid")?, Signal::TERM)?;
+        Ok(self.child.wait()?)
+    }
+
+    pub(crate) async fn acquire(&self, request: AcquireVmRequest) -> Answer<AcquireVmResponse> {
+        Ok(self.client.acquire(request, PATIENCE).await?)
+    }
+
+    pub(crate) async fn get(&self, name: &str) -> Answer<Vm> {
+        let request = GetVmRequest { name: name.to_owned() };
+        Ok(self.client.vms.clone().get_vm(request).await?.into_inner())
+    }
+
+    pub(crate) async fn vms(&self) -> Answer<Vec<Vm>> {
+        let request = ListVmsRequest { page_size: 1000, ..ListVmsRequest::default() };
+        Ok(self.client.vms.clone().list_vms(request).await?.into_inner().vms)
+    }
+
+    /// Warm VMs, running.
+    pub(crate) async fn warm_vms(&self) -> Answer<Vec<Vm>> {
+        let is_warm = |vm: &Vm| vm.lease.is_none() && vm.state() == State::Running;
+        Ok(self.vms().await?.into_iter().filter(|vm| is_warm(vm) && !vm.pool.is_empty()).collect())
+    }
+
+    async fn warm(&self) -> usize {
+        self.metric("hearth_warm_vms{pool=\"default\"}").await.unwrap_or(0.0) as usize
+    }
+
+    /// The value of one series; `None` when it is not there.
+    pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.metrics().await.ok()?;
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+
+    async fn metrics(&self) -> Answer<String> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(&self.admin).await?;
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.admin);
+        stream.write_all(request.as_bytes()).await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        Ok(text)
+    }
+
+    /// Waits, bounded, until `done`.
+    pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) -> Outcome {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !done().await {
+            if tokio::time::Instant::now() > deadline {
+                return Err(format!("never: {what}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Hearth {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `kill -9` of a process that a case's own hearth started.
+pub(crate) fn kill(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.inspect(|pid| drop(kill_process(*pid, Signal::KILL).is_ok()));
+}
+
+pub(crate) fn request(vm_id: &str) -> AcquireVmRequest {
+    AcquireVmRequest {
+        pool: "pools/default".to_owned(),
+        vm_id: vm_id.to_owned(),
+        request_id: uuid::Uuid::now_v7().to_string(),
+        ..AcquireVmRequest::default()
+    }
+}
