@@ -158,7 +158,7 @@ async fn leases_of_the_memory_provider_are_failed_after_a_kill() -> Outcome {
     hearth.kill()?;
     let hearth = host.start().await?;
     let after = hearth.get("vms/mine").await?;
-    assert_eq!((after.uid, after.state()), (before.uid.clone(), State::Failed));
+    assert_eq!((&after.uid, after.state()), (&before.uid, State::Failed));
     let replay = hearth.acquire(asked).await?;
     assert!(replay.replayed);
     hearth.client.release(&before).await?;

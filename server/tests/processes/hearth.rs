@@ -9,6 +9,7 @@ use std::time::Duration;
 use hearth_proto::HearthClient;
 use hearth_proto::v1::vm::State;
 use hearth_proto::v1::{AcquireVmRequest, AcquireVmResponse, GetVmRequest, ListVmsRequest, Vm};
+use hearth_providers::env::{Env as _, SystemEnv};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
@@ -200,14 +201,17 @@ impl Drop for Hearth {
 /// `kill -9` of a process that a case's own hearth started.
 pub(crate) fn kill(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.inspect(|pid| drop(kill_process(*pid, Signal::KILL).is_ok()));
+    if let Some(pid) = pid {
+        // One that has ended already is what is wanted.
+        let _ = kill_process(pid, Signal::KILL);
+    }
 }
 
 pub(crate) fn request(vm_id: &str) -> AcquireVmRequest {
     AcquireVmRequest {
         pool: "pools/default".to_owned(),
         vm_id: vm_id.to_owned(),
-        request_id: uuid::Uuid::now_v7().to_string(),
+        request_id: SystemEnv.uid().to_string(),
         ..AcquireVmRequest::default()
     }
 }
