@@ -25,6 +25,9 @@ pub enum LogFormat {
     Json,
 }
 
+/// What the journal's engine has to say is news only when something is wrong.
+const QUIET: &str = "fjall=warn,lsm_tree=warn";
+
 /// The levels of the log, which can be changed.
 #[derive(Clone)]
 pub struct Levels {
@@ -99,6 +102,8 @@ fn parse(levels: &str) -> Result<EnvFilter, String> {
             return Err(format!("{part:?} has none of the levels {}", LEVELS.join(", ")));
         }
     }
+    // Whoever names one of these gets it: a later directive for a target replaces an earlier one.
+    let levels = format!("{QUIET},{levels}");
     EnvFilter::builder().parse(levels).map_err(|error| error.to_string())
 }
 

@@ -32,6 +32,8 @@ cases! {
     true a_killed_leased_vmm_is_failed_with_its_console,
     true hearth_killed_under_load_loses_nothing,
     true sigterm_leaves_vms_running_for_the_next_start,
+    true names_lost_while_hearth_was_down_are_made_again,
+    true vms_of_a_lost_journal_are_left_alone,
     false leases_of_the_memory_provider_are_failed_after_a_kill,
     false a_second_hearth_on_the_state_directory_is_refused,
 }
@@ -147,6 +149,34 @@ async fn sigterm_leaves_vms_running_for_the_next_start() -> Outcome {
     assert_eq!(again, warm, "adopted, not restored anew");
     let got = hearth.acquire(request("next")).await?;
     assert_eq!(got.source(), Source::Warm);
+    Ok(())
+}
+
+async fn names_lost_while_hearth_was_down_are_made_again() -> Outcome {
+    let host = Host::new("qemu")?;
+    let hearth = host.start().await?;
+    let before = hearth.acquire(request("mine")).await?.vm.ok_or("no vm")?;
+    settle(&hearth, &host, 1).await?;
+    hearth.kill()?;
+    std::fs::remove_dir_all(host.runtime())?;
+    let hearth = host.start().await?;
+    let after = hearth.get("vms/mine").await?;
+    assert_eq!((&after.uid, after.state()), (&before.uid, State::Running));
+    assert!(host.runtime().join("names/mine").is_symlink());
+    settle(&hearth, &host, 1).await?;
+    hearth.client.release(&after).await?;
+    settle(&hearth, &host, 0).await
+}
+
+async fn vms_of_a_lost_journal_are_left_alone() -> Outcome {
+    let host = Host::new("qemu")?;
+    let hearth = host.start().await?;
+    settle(&hearth, &host, 0).await?;
+    hearth.kill()?;
+    std::fs::remove_dir_all(host.state().join("journal"))?;
+    let refused = host.start().await.err().ok_or("it started without its journal")?;
+    assert!(refused.to_string().contains("--reap"), "{refused}");
+    assert_eq!(host.vmm_pids().len(), 4, "they run on");
     Ok(())
 }
 

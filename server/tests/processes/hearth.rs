@@ -54,13 +54,12 @@ impl Host {
 
     /// Starts hearth and waits until it serves.
     pub(crate) async fn start(&self) -> Answer<Hearth> {
-        let state = self.dir.path().join("state");
         let mut child = Command::new(env!("CARGO_BIN_EXE_hearth"))
             .args(["serve", "--provider", self.provider, "--listen", "127.0.0.1:0"])
             .args(["--admin", "127.0.0.1:0", "--state"])
-            .arg(&state)
+            .arg(self.state())
             .arg("--runtime")
-            .arg(self.dir.path().join("run"))
+            .arg(self.runtime())
             .arg("--guest")
             .arg(guest_dir())
             .env_remove("RUST_LOG")
@@ -80,10 +79,25 @@ impl Host {
         let grpc = address("listening on grpc://")?;
         let admin = address("admin on http://")?;
         let client = HearthClient::connect(&grpc).await?;
-        let hearth = Hearth { child, client, admin };
-        // Ready only after recovery; then the pool fills.
-        hearth.until("it serves and its pool is full", async || hearth.warm().await >= 4).await?;
+        let mut hearth = Hearth { child, client, admin };
+        // Ready only after recovery; then the pool fills. It may have ended instead.
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while hearth.warm().await < 4 {
+            let ended = hearth.child.try_wait()?;
+            if ended.is_some() || tokio::time::Instant::now() > deadline {
+                return Err(format!("hearth does not serve: {}", self.log_tail()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         Ok(hearth)
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub(crate) fn runtime(&self) -> PathBuf {
+        self.dir.path().join("run")
     }
 
     fn log(&self) -> PathBuf {
@@ -98,7 +112,7 @@ impl Host {
 
     /// Processes that run in an instance's directory of this host.
     pub(crate) fn vmm_pids(&self) -> Vec<u32> {
-        let instances = self.dir.path().join("state/instances");
+        let instances = self.state().join("instances");
         let Ok(instances) = instances.canonicalize() else { return Vec::new() };
         let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         processes

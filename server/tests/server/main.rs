@@ -1,0 +1,13 @@
+//! The whole server in process, on the memory provider, and a real client over loopback.
+
+mod harness;
+
+mod health;
+mod leavers;
+mod life;
+mod lists;
+mod names;
+mod operators;
+mod races;
+mod refusals;
+mod unbuilt;

@@ -1,0 +1,110 @@
+//! What is not built says so: every method is asked, so that a new one cannot be forgotten.
+
+use std::collections::BTreeSet;
+
+use hearth_proto::{FILE_DESCRIPTOR_SET, v1};
+use prost::Message as _;
+use tonic::Code;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::Channel;
+use tonic_prost::ProstCodec;
+
+use crate::harness::{from, reason, server};
+
+const UNBUILT: [&str; 20] = [
+    "google.longrunning.Operations/CancelOperation",
+    "hearth.v1.ArtifactService/DeleteArtifact",
+    "hearth.v1.ArtifactService/ExportArtifact",
+    "hearth.v1.ArtifactService/GetArtifact",
+    "hearth.v1.ArtifactService/ListArtifacts",
+    "hearth.v1.PoolService/CancelPrewarm",
+    "hearth.v1.PoolService/DrainPool",
+    "hearth.v1.PoolService/ExplainPool",
+    "hearth.v1.PoolService/PrewarmPool",
+    "hearth.v1.PoolService/ResolvePool",
+    "hearth.v1.PoolService/WatchPools",
+    "hearth.v1.TemplateService/ListGenerations",
+    "hearth.v1.TemplateService/RollbackTemplate",
+    "hearth.v1.VmService/ConnectVm",
+    "hearth.v1.VmService/ExecVm",
+    "hearth.v1.VmService/FreezeVm",
+    "hearth.v1.VmService/ResumeVm",
+    "hearth.v1.VmService/WatchVms",
+    "hearth.v1.VmService/Nonsense",
+    "hearth.v1.NoService/Nonsense",
+];
+
+fn methods() -> BTreeSet<String> {
+    let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+    let mut methods = BTreeSet::new();
+    for file in set.file {
+        for service in &file.service {
+            let name = format!("{}.{}", file.package(), service.name());
+            methods.extend(service.method.iter().map(|it| format!("{name}/{}", it.name())));
+        }
+    }
+    methods
+}
+
+#[tokio::test]
+async fn every_method_answers_and_every_refusal_has_a_reason() {
+    let server = server().await;
+    let address = format!("http://{}", server.hearth.grpc_address());
+    let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
+    let mut refused = BTreeSet::new();
+    let unbuilt = UNBUILT.map(str::to_owned);
+    for method in methods().into_iter().chain(unbuilt.clone()) {
+        let mut grpc = tonic::client::Grpc::new(channel.clone());
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::try_from(format!("/{method}")).unwrap();
+        // An empty message is one of every type; what is answered is not looked into.
+        let codec = ProstCodec::<(), ()>::default();
+        let answer = grpc.unary(tonic::Request::new(()), path, codec).await;
+        if let Err(status) = answer {
+            let details = hearth_proto::StatusDetails::of(&status);
+            assert!(details.reason.is_some(), "{method}: {status:?}");
+            if status.code() == Code::Unimplemented {
+                assert_eq!(details.reason.as_deref(), Some("METHOD_UNIMPLEMENTED"), "{method}");
+                refused.insert(method);
+            }
+        }
+    }
+    assert_eq!(refused, BTreeSet::from(unbuilt));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_request_asks_for_and_is_not_built_is_not_ignored() {
+    let server = server().await;
+    let request = v1::AcquireVmRequest {
+        identity: Some(v1::Identity::default()),
+        ..from("default")
+    };
+    let refused = server.acquire(request).await.unwrap_err();
+    assert_eq!(reason(&refused, Code::Unimplemented), "METHOD_UNIMPLEMENTED");
+    assert_eq!(hearth_proto::StatusDetails::of(&refused).allocated, Some(false));
+    let promised = v1::sizing::Promised { miss_ratio: 0.001, min: 1, max: 10 };
+    let pool = v1::Pool {
+        template: "templates/default".to_owned(),
+        sizing: Some(v1::Sizing { mode: Some(v1::sizing::Mode::Promised(promised)) }),
+        ..Default::default()
+    };
+    let request = v1::CreatePoolRequest {
+        pool_id: "p".to_owned(),
+        pool: Some(pool),
+        ..Default::default()
+    };
+    let refused = server.client.pools.clone().create_pool(request).await.unwrap_err();
+    assert_eq!(reason(&refused, Code::Unimplemented), "METHOD_UNIMPLEMENTED");
+    let vm = server.acquire(from("default")).await.unwrap().vm.unwrap();
+    let plain = v1::SnapshotVmRequest { name: vm.name, ..Default::default() };
+    let diff = v1::snapshot_vm_request::Type::Diff.into();
+    for request in [
+        v1::SnapshotVmRequest { r#type: diff, ..plain.clone() },
+        v1::SnapshotVmRequest { allow_stop: true, ..plain },
+    ] {
+        let refused = server.client.vms.clone().snapshot_vm(request).await.unwrap_err();
+        assert_eq!(reason(&refused, Code::Unimplemented), "METHOD_UNIMPLEMENTED");
+    }
+    server.stop().await;
+}
