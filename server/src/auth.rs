@@ -1,7 +1,12 @@
 //! Who calls. Until callers are authenticated everybody is one tenant and an operator as well:
 //! this is the only place that says so.
 
+use std::sync::LazyLock;
+
 use hearth_pool::ids::Tenant;
+
+/// Whoever has not been told apart.
+static ANYBODY: LazyLock<Tenant> = LazyLock::new(Tenant::anonymous);
 
 /// Who calls, and what it may see.
 #[derive(Clone, Debug)]
@@ -15,7 +20,7 @@ pub(crate) struct Caller {
 impl Caller {
     /// The caller of a request, as far as its connection and metadata tell.
     pub(crate) fn of(_metadata: &tonic::metadata::MetadataMap) -> Self {
-        Self { tenant: Tenant::anonymous(), is_operator: true }
+        Self { tenant: ANYBODY.clone(), is_operator: true }
     }
 
     /// Whose VMs it may touch: `None` for everybody's.

@@ -27,7 +27,12 @@ pub(crate) fn open(
     for (name, settings) in &config.providers {
         let runtime = open_one(name, settings, paths, env).map_err(|it| (name.clone(), it))?;
         let facts: Vec<_> = runtime.describe();
-        tracing::info!(provider = name, kind = settings.kind.as_str(), ?facts, "a provider is open");
+        tracing::info!(
+            provider = name,
+            kind = settings.kind.as_str(),
+            ?facts,
+            "a provider is open"
+        );
         let kind = settings.kind.as_str().to_owned();
         providers.push(Arc::new(Provider { name: name.clone(), kind, runtime }));
     }
@@ -43,14 +48,17 @@ fn open_one(
     env: &Arc<dyn Env>,
 ) -> Result<Arc<dyn VmRuntime>> {
     match settings.kind {
-        ProviderKind::Memory => Ok(Arc::new(MemoryBackend::provider(name, Arc::clone(env)))),
+        // It keeps nothing on disk.
+        ProviderKind::Memory => {
+            let _ = paths;
+            Ok(Arc::new(MemoryBackend::provider(name, Arc::clone(env))))
+        }
         #[cfg(feature = "qemu")]
         ProviderKind::Qemu => {
             use hearth_providers::engine::Engine;
             use hearth_providers::qemu::QemuBackend;
             let backend = QemuBackend::new(settings.to_qemu(), Arc::clone(env))?;
-            let (engine, report) =
-                Engine::open(name, backend, Arc::clone(env), paths.clone())?;
+            let (engine, report) = Engine::open(name, backend, Arc::clone(env), paths.clone())?;
             reaped(name, report);
             Ok(Arc::new(engine))
         }

@@ -68,7 +68,10 @@ impl Filter {
     }
 
     /// Whether something matches whose fields `get` knows; an absent one is empty.
-    pub(crate) fn matches<'a>(&self, get: impl Fn(&str) -> Option<std::borrow::Cow<'a, str>>) -> bool {
+    pub(crate) fn matches<'a>(
+        &self,
+        get: impl Fn(&str) -> Option<std::borrow::Cow<'a, str>>,
+    ) -> bool {
         self.terms.iter().all(|term| {
             let is_equal = get(&term.field).unwrap_or_default() == term.value;
             is_equal != term.negated
@@ -94,7 +97,9 @@ fn known(field: &str, value: String, fields: &[Field]) -> Result<String, String>
                 };
             }
             Field::Map(name)
-                if field.strip_prefix(name).is_some_and(|rest| rest.len() > 1 && rest.starts_with('.')) =>
+                if field
+                    .strip_prefix(name)
+                    .is_some_and(|rest| rest.len() > 1 && rest.starts_with('.')) =>
             {
                 return Ok(value);
             }

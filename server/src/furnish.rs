@@ -68,9 +68,7 @@ pub(crate) async fn furnish(manager: &Arc<Manager>, config: &Config, spec: VmSpe
         let recipe = recipe(&config.default_template, template.clone(), manager, spec)?;
         match manager.template(&template) {
             Err(_) => drop(manager.create_template(recipe, false).await?),
-            Ok(former)
-                if matches!(former.state, TemplateState::Failed(_)) && !former.imported =>
-            {
+            Ok(former) if matches!(former.state, TemplateState::Failed(_)) && !former.imported => {
                 drop(manager.create_template(recipe, true).await?);
             }
             Ok(_) => {}

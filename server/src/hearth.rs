@@ -73,6 +73,7 @@ pub struct Hearth {
     health: Arc<Health>,
     grpc: SocketAddr,
     admin: SocketAddr,
+    runtime: PathBuf,
     /// Ends what would hold the server's end up: streams, and waits for operations.
     ending: CancellationToken,
     /// Ends the server with calls under way.
@@ -99,7 +100,7 @@ impl Hearth {
         };
         make_private(&runtime)?;
         tracing::info!(state = %state.display(), runtime = %runtime.display(), "hearth opens");
-        let paths = Paths { state, runtime };
+        let paths = Paths { state, runtime: runtime.clone() };
         let providers = backends::open(&config, &paths, &env)
             .map_err(|(name, source)| StartError::Provider { name, source })?;
         let (grpc_listener, grpc) = bind(config.listen).await?;
@@ -128,7 +129,19 @@ impl Hearth {
         admin::serve(admin_listener, Arc::clone(&health), &tasks);
         metrics::keep_up(&tasks);
         health.follow(&tasks);
-        Ok(Self { config, spec, manager, tasks, health, grpc, admin, ending, at_once, served })
+        Ok(Self {
+            config,
+            spec,
+            manager,
+            tasks,
+            health,
+            grpc,
+            admin,
+            runtime,
+            ending,
+            at_once,
+            served,
+        })
     }
 
     /// Takes up what a former life left, makes the default template and pool, and takes work.
@@ -178,6 +191,9 @@ impl Hearth {
         }
         self.at_once.cancel();
         self.manager.shut_down(stop_vms).await;
+        if stop_vms && self.config.runtime.is_none() {
+            dirs::tidy_runtime(&self.runtime);
+        }
     }
 }
 

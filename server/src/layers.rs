@@ -47,7 +47,8 @@ impl WatchLayer {
             let set = prost_types::FileDescriptorSet::decode(*encoded)?;
             for file in set.file {
                 for service in file.service {
-                    let name = format!("{}.{}", file.package.as_deref().unwrap_or(""), service.name());
+                    let name =
+                        format!("{}.{}", file.package.as_deref().unwrap_or(""), service.name());
                     for method in &service.method {
                         let metrics = MethodMetrics::new(&name, method.name());
                         by_path.insert(format!("/{name}/{}", method.name()), Arc::new(metrics));

@@ -10,8 +10,8 @@ use std::time::Duration;
 use hearth_pool::metrics::HISTOGRAM_BOUNDS_SECONDS;
 use hearth_pool::tasks::TaskGroup;
 use metrics::{
-    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
 };
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 

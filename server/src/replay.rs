@@ -52,7 +52,6 @@ mutations! {
     DrainRequest UndrainRequest SetLogLevelRequest
 }
 
-
 /// Every call remembered.
 pub(crate) struct Replays {
     env: Arc<dyn Env>,
@@ -302,8 +301,14 @@ mod tests {
         for last in ['1', '2', '3'] {
             counted(&replays, &count, stop("vms/a", &id(last)), false).await.unwrap();
         }
-        assert_eq!(counted(&replays, &count, stop("vms/a", &id('3')), false).await.unwrap().uid, "2");
-        assert_eq!(counted(&replays, &count, stop("vms/a", &id('1')), false).await.unwrap().uid, "3");
+        assert_eq!(
+            counted(&replays, &count, stop("vms/a", &id('3')), false).await.unwrap().uid,
+            "2"
+        );
+        assert_eq!(
+            counted(&replays, &count, stop("vms/a", &id('1')), false).await.unwrap().uid,
+            "3"
+        );
     }
 
     #[tokio::test]

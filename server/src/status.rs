@@ -316,9 +316,7 @@ fn of_provider(error: &VmRuntimeError, call: CallId) -> Answer {
         E::SnapshotIncompatible { snapshot_id, .. } => {
             precondition("SNAPSHOT_INCOMPATIBLE", &format!("snapshots/{snapshot_id}"), message)
         }
-        E::Unsupported { .. } => {
-            Answer::new(Code::Unimplemented, "PROVIDER_UNSUPPORTED", message)
-        }
+        E::Unsupported { .. } => Answer::new(Code::Unimplemented, "PROVIDER_UNSUPPORTED", message),
         E::Exhausted { what, retry_after } => {
             log_cause(error, call);
             let answer = Answer::new(Code::ResourceExhausted, "CAPACITY_EXHAUSTED", message);
@@ -326,8 +324,7 @@ fn of_provider(error: &VmRuntimeError, call: CallId) -> Answer {
         }
         E::Timeout { .. } | E::Unavailable { .. } => {
             log_cause(error, call);
-            let answer =
-                Answer::new(Code::Unavailable, "PROVIDER_UNAVAILABLE", scrubbed(&message));
+            let answer = Answer::new(Code::Unavailable, "PROVIDER_UNAVAILABLE", scrubbed(&message));
             answer.with("cause", error.kind()).retry(RETRY_AFTER)
         }
         E::Backend { .. } => {

@@ -1,5 +1,7 @@
 //! Every metric there is so far, from 0. A process of its own: the recorder is one a process.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at what fails")]
+
 use hearth_server::config::{Config, ProviderConfig, ProviderKind};
 use hearth_server::serve::Hearth;
 use hearth_server::telemetry::Levels;

@@ -33,8 +33,13 @@ const PER_BLOCK: usize = 200;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
-    let node = start(dir.path()).await?;
-    let bare = Bare::new(&dir.path().join("bare"))?;
+    // Names belong on tmpfs; where there is none, both have them on the same disk.
+    let on_tmpfs = Path::new("/dev/shm").is_dir().then(|| tempfile::tempdir_in("/dev/shm"));
+    let on_tmpfs = on_tmpfs.transpose()?;
+    let names = on_tmpfs.as_ref().map_or(dir.path(), |it| it.path());
+    println!("journal in {}, names in {}", dir.path().display(), names.display());
+    let node = start(dir.path(), &names.join("run")).await?;
+    let bare = Bare::new(&dir.path().join("bare"), &names.join("bare"))?;
     let (mut pairs, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     // The first block of each warms the caches and is not counted.
     for block in 0..=BLOCKS {
@@ -91,9 +96,10 @@ struct Bare {
 }
 
 impl Bare {
-    fn new(dir: &Path) -> Result<Self, Box<dyn Error>> {
-        let names = dir.join("names");
+    fn new(dir: &Path, names: &Path) -> Result<Self, Box<dyn Error>> {
+        let names = names.to_owned();
         std::fs::create_dir_all(&names)?;
+        std::fs::create_dir_all(dir)?;
         let journal = Journal::open(&dir.join("journal"), &SystemEnv)?;
         Ok(Self { journal, names })
     }
@@ -115,9 +121,9 @@ impl Bare {
     }
 }
 
-async fn start(dir: &Path) -> Result<Arc<Manager>, Box<dyn Error>> {
+async fn start(dir: &Path, runtime: &Path) -> Result<Arc<Manager>, Box<dyn Error>> {
     let env: Arc<dyn Env> = Arc::new(SystemEnv);
-    let paths = Paths { state: dir.join("state"), runtime: dir.join("run") };
+    let paths = Paths { state: dir.join("state"), runtime: runtime.to_owned() };
     let backend = MemoryBackend::new(Arc::clone(&env));
     let (engine, _) = Engine::open("memory", backend, Arc::clone(&env), paths)?;
     let (name, kind) = ("memory".to_owned(), "memory".to_owned());

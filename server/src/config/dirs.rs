@@ -34,6 +34,18 @@ pub fn default_runtime(state: &Path, state_uuid: Uid) -> PathBuf {
     }
 }
 
+/// Takes a runtime directory away that [`default_runtime`] made, if nothing is in it any more.
+pub(crate) fn tidy_runtime(runtime: &Path) {
+    if runtime.starts_with(RUNTIME) {
+        // What is not empty stays, and so does what is above it.
+        for dir in [&runtime.join("names"), runtime, Path::new(RUNTIME)] {
+            if std::fs::remove_dir(dir).is_err() {
+                return;
+            }
+        }
+    }
+}
+
 /// The files of a guest: a kernel, its initial RAM disk and its root disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guest {

@@ -96,9 +96,8 @@ pub(crate) fn load_from(
 /// As for [`load_from`].
 pub fn load(args: &crate::serve::ServeArgs) -> Result<Loaded, ConfigError> {
     // What is no text is none of ours.
-    let variables = std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    });
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     load_from(args.config.as_deref(), variables, &args.flags())
 }
 

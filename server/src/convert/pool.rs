@@ -74,7 +74,12 @@ pub(crate) fn settings(fields: &mut Fields, pool: &v1::Pool, paths: &[&str]) -> 
 impl Settings {
     /// Takes them over into `config`, as far as `paths` has them; the node bears
     /// `max_parallel_restores`.
-    pub(crate) fn apply(self, config: &mut PoolConfig, paths: &[&str], max_parallel_restores: usize) {
+    pub(crate) fn apply(
+        self,
+        config: &mut PoolConfig,
+        paths: &[&str],
+        max_parallel_restores: usize,
+    ) {
         for path in paths {
             match *path {
                 "template" => self.template.iter().for_each(|it| config.template = it.clone()),
@@ -96,7 +101,11 @@ impl Settings {
     }
 
     /// The configuration of a new pool.
-    pub(crate) fn into_config(self, id: PoolId, max_parallel_restores: usize) -> Option<PoolConfig> {
+    pub(crate) fn into_config(
+        self,
+        id: PoolId,
+        max_parallel_restores: usize,
+    ) -> Option<PoolConfig> {
         let mut config = new_config(id, self.template.clone()?, max_parallel_restores);
         // A pool whose longest lease is short has no longer one by default.
         let (default_ttl, max_ttl) = (self.default_ttl, self.max_ttl);
@@ -285,8 +294,7 @@ mod tests {
     #[test]
     fn a_promise_is_not_built_and_said_not_to_be() {
         let mode = v1::sizing::Mode::Promised(v1::sizing::Promised::default());
-        let pool =
-            v1::Pool { sizing: Some(v1::Sizing { mode: Some(mode) }), ..Default::default() };
+        let pool = v1::Pool { sizing: Some(v1::Sizing { mode: Some(mode) }), ..Default::default() };
         let read = settings(&mut Fields::default(), &pool, &[]);
         assert!(matches!(read, Err(Error::Unimplemented { .. })));
     }

@@ -316,7 +316,8 @@ mod tests {
     fn nothing_is_not_a_size() {
         let none = v1::VmSpec { vcpu_count: Some(0), mem_size_mib: Some(0), ..Default::default() };
         assert_eq!(violated(none), ["spec.vcpu_count", "spec.mem_size_mib"]);
-        let less = v1::VmSpec { vcpu_count: Some(-1), mem_size_mib: Some(-1), ..Default::default() };
+        let less =
+            v1::VmSpec { vcpu_count: Some(-1), mem_size_mib: Some(-1), ..Default::default() };
         assert_eq!(violated(less).len(), 2);
     }
 

@@ -57,11 +57,8 @@ pub(crate) fn paths(
     template: &v1::Template,
 ) -> Vec<&'static str> {
     let Some(mask) = mask else {
-        let set = [
-            template.spec.is_some(),
-            template.readiness.is_some(),
-            !template.warm_up.is_empty(),
-        ];
+        let set =
+            [template.spec.is_some(), template.readiness.is_some(), !template.warm_up.is_empty()];
         return PATHS.into_iter().zip(set).filter_map(|(path, set)| set.then_some(path)).collect();
     };
     if mask.paths == ["*"] {

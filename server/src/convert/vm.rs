@@ -97,9 +97,17 @@ pub(crate) fn snapshot(view: &SnapshotView, vm_id: &str) -> v1::Snapshot {
         has_memory: view.has_memory,
         size_bytes: i64::try_from(view.size_bytes).unwrap_or(i64::MAX),
         made_with: view.made_with.clone(),
-        pinned_by: view.pinned_by.clone(),
+        pinned_by: view.pinned_by.iter().map(|holder| pin_name(holder)).collect(),
         create_time: time(view.create_time),
         vm_uid: view.vm_uid.to_string(),
+    }
+}
+
+/// A pin by the name of the resource that has it; VMs are known by their uid here.
+fn pin_name(holder: &str) -> String {
+    match holder.split_once(':') {
+        Some(("template", generation)) => format!("templates/{generation}"),
+        _ => holder.to_owned(),
     }
 }
 

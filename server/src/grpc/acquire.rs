@@ -14,7 +14,7 @@ use crate::status::Refusal;
 
 impl Services {
     pub(super) async fn acquire(
-        self,
+        &self,
         call: Call,
         request: v1::AcquireVmRequest,
     ) -> Result<v1::AcquireVmResponse, Refusal> {
@@ -90,7 +90,7 @@ impl Services {
     }
 
     pub(super) async fn create(
-        self,
+        &self,
         call: Call,
         request: v1::CreateVmRequest,
     ) -> Result<v1::Vm, Refusal> {
@@ -104,7 +104,7 @@ impl Services {
         let provider = self.manager.provider(&request.provider)?.name.clone();
         // What it would look like, for a request that is only to be checked.
         let planned = v1::Vm {
-            name: vm_id.as_ref().map(|it| convert::vm::name(it)).unwrap_or_default(),
+            name: vm_id.as_ref().map(convert::vm::name).unwrap_or_default(),
             state: v1::vm::State::Created.into(),
             tenant: call.caller.tenant.as_str().to_owned(),
             provider: provider.clone(),

@@ -101,13 +101,7 @@ impl Reader {
         self.next().await
     }
 
-    async fn read(
-        &mut self,
-        first: ConsoleChunk,
-        follow: bool,
-        messages: &Messages,
-        call: CallId,
-    ) {
+    async fn read(&mut self, first: ConsoleChunk, follow: bool, messages: &Messages, call: CallId) {
         let mut chunk = first;
         loop {
             if chunk.bytes.is_empty() {

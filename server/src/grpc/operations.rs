@@ -35,7 +35,7 @@ impl Services {
     }
 
     async fn operations(
-        self,
+        &self,
         _: Call,
         request: ListOperationsRequest,
     ) -> Result<ListOperationsResponse, Refusal> {
@@ -55,21 +55,21 @@ impl Services {
         Ok(ListOperationsResponse { operations, next_page_token, ..Default::default() })
     }
 
-    async fn operation(self, _: Call, request: GetOperationRequest) -> Result<Operation, Refusal> {
+    async fn operation(&self, _: Call, request: GetOperationRequest) -> Result<Operation, Refusal> {
         let mut fields = Fields::default();
         let id = fields.operation("name", &request.name);
         let id = fields.required(id)?;
         Ok(self.operation_to_wire(&self.manager.operations().get(&id)?))
     }
 
-    async fn forget(self, _: Call, request: DeleteOperationRequest) -> Result<(), Refusal> {
+    async fn forget(&self, _: Call, request: DeleteOperationRequest) -> Result<(), Refusal> {
         let mut fields = Fields::default();
         let id = fields.operation("name", &request.name);
         let id = fields.required(id)?;
         Ok(self.manager.operations().delete(&id)?)
     }
 
-    async fn wait(self, call: Call, request: WaitOperationRequest) -> Result<Operation, Refusal> {
+    async fn wait(&self, call: Call, request: WaitOperationRequest) -> Result<Operation, Refusal> {
         let mut fields = Fields::default();
         let id = fields.operation("name", &request.name);
         // Not to wait at all is fine.
@@ -97,15 +97,15 @@ impl Operations for Services {
         &self,
         request: Request<ListOperationsRequest>,
     ) -> Answer<ListOperationsResponse> {
-        answer(request, |call, request| self.clone().operations(call, request)).await
+        answer(request, |call, request| self.operations(call, request)).await
     }
 
     async fn get_operation(&self, request: Request<GetOperationRequest>) -> Answer<Operation> {
-        answer(request, |call, request| self.clone().operation(call, request)).await
+        answer(request, |call, request| self.operation(call, request)).await
     }
 
     async fn delete_operation(&self, request: Request<DeleteOperationRequest>) -> Answer<()> {
-        answer(request, |call, request| self.clone().forget(call, request)).await
+        answer(request, |call, request| self.forget(call, request)).await
     }
 
     /// Nothing that is built can be cancelled, and the API has `UNIMPLEMENTED` for that.
@@ -114,6 +114,6 @@ impl Operations for Services {
     }
 
     async fn wait_operation(&self, request: Request<WaitOperationRequest>) -> Answer<Operation> {
-        answer(request, |call, request| self.clone().wait(call, request)).await
+        answer(request, |call, request| self.wait(call, request)).await
     }
 }

@@ -34,8 +34,7 @@ impl Services {
         let id = fields.id("pool_id", &request.pool_id, PoolId::parse);
         fields.request_id(&request.request_id);
         let asked = request.pool.unwrap_or_default();
-        let settings =
-            convert::pool::settings(&mut fields, &asked, &convert::pool::PATHS)?;
+        let settings = convert::pool::settings(&mut fields, &asked, &convert::pool::PATHS)?;
         let id = fields.required(id)?;
         let borne = self.manager.limits().max_parallel_restores;
         let config = fields.required(settings.into_config(id, borne))?;
@@ -45,7 +44,11 @@ impl Services {
         Ok(made.map_or(planned, |pool| self.pool_to_wire(&pool)))
     }
 
-    async fn get_one_pool(self, _: Call, request: v1::GetPoolRequest) -> Result<v1::Pool, Refusal> {
+    async fn get_one_pool(
+        &self,
+        _: Call,
+        request: v1::GetPoolRequest,
+    ) -> Result<v1::Pool, Refusal> {
         let mut fields = Fields::default();
         let id = fields.pool("name", &request.name);
         let id = fields.required(id)?;
@@ -53,7 +56,7 @@ impl Services {
     }
 
     async fn pools(
-        self,
+        &self,
         _: Call,
         request: v1::ListPoolsRequest,
     ) -> Result<v1::ListPoolsResponse, Refusal> {
@@ -120,14 +123,14 @@ impl PoolService for Services {
     }
 
     async fn get_pool(&self, request: Request<v1::GetPoolRequest>) -> Answer<v1::Pool> {
-        answer(request, |call, request| self.clone().get_one_pool(call, request)).await
+        answer(request, |call, request| self.get_one_pool(call, request)).await
     }
 
     async fn list_pools(
         &self,
         request: Request<v1::ListPoolsRequest>,
     ) -> Answer<v1::ListPoolsResponse> {
-        answer(request, |call, request| self.clone().pools(call, request)).await
+        answer(request, |call, request| self.pools(call, request)).await
     }
 
     async fn update_pool(&self, request: Request<v1::UpdatePoolRequest>) -> Answer<v1::Pool> {

@@ -30,8 +30,7 @@ impl Services {
             id => fields.id("snapshot_id", id, SnapshotId::parse),
         };
         let kind = fields.one_of("type", request.r#type);
-        let ((vm_id, snapshot_id), kind) =
-            fields.required(vm_id.zip(snapshot_id).zip(kind))?;
+        let ((vm_id, snapshot_id), kind) = fields.required(vm_id.zip(snapshot_id).zip(kind))?;
         match kind {
             Type::Unspecified | Type::Full => {}
             Type::Diff => return Err(Error::Unimplemented { what: "TYPE_DIFF" }.into()),
@@ -46,7 +45,7 @@ impl Services {
     }
 
     pub(super) async fn snapshot(
-        self,
+        &self,
         call: Call,
         request: v1::GetSnapshotRequest,
     ) -> Result<v1::Snapshot, Refusal> {
@@ -58,7 +57,7 @@ impl Services {
     }
 
     pub(super) async fn snapshots(
-        self,
+        &self,
         call: Call,
         request: v1::ListSnapshotsRequest,
     ) -> Result<v1::ListSnapshotsResponse, Refusal> {

@@ -20,10 +20,8 @@ use crate::status::{Refusal, method_unimplemented};
 
 type Answer<T> = Result<Response<T>, Status>;
 
-const FILTER: &[Field] = &[
-    Field::OneOf("state", "STATE_", &["BUILDING", "READY", "FAILED"]),
-    Field::Text("provider"),
-];
+const FILTER: &[Field] =
+    &[Field::OneOf("state", "STATE_", &["BUILDING", "READY", "FAILED"]), Field::Text("provider")];
 
 impl Services {
     pub(super) fn template_to_wire(&self, made: &Template) -> v1::Template {
@@ -42,7 +40,8 @@ impl Services {
         let asked = request.template.unwrap_or_default();
         let provider = Arc::clone(self.manager.provider(&asked.provider)?);
         // The rest is read even if the id is wrong, so that all is said at once.
-        let stand_in = TemplateId::parse("template").map_err(|error| Error::Internal(error.to_string()))?;
+        let stand_in =
+            TemplateId::parse("template").map_err(|error| Error::Internal(error.to_string()))?;
         let id_or = id.clone().unwrap_or(stand_in);
         let recipe = template::recipe(&mut fields, id_or, &provider, asked)?;
         fields.required(id)?;
@@ -134,7 +133,8 @@ impl Services {
             warm_up: request.warm_up,
             ..Default::default()
         };
-        let stand_in = TemplateId::parse("template").map_err(|error| Error::Internal(error.to_string()))?;
+        let stand_in =
+            TemplateId::parse("template").map_err(|error| Error::Internal(error.to_string()))?;
         let id_or = id.clone().unwrap_or(stand_in);
         let recipe = template::recipe(&mut fields, id_or, &provider, recipe)?;
         let (_, source) = fields.required(id.zip(source))?;
@@ -152,7 +152,7 @@ impl Services {
     }
 
     async fn get_one_template(
-        self,
+        &self,
         _: Call,
         request: v1::GetTemplateRequest,
     ) -> Result<v1::Template, Refusal> {
@@ -170,7 +170,7 @@ impl Services {
     }
 
     async fn templates(
-        self,
+        &self,
         _: Call,
         request: v1::ListTemplatesRequest,
     ) -> Result<v1::ListTemplatesResponse, Refusal> {
@@ -230,14 +230,14 @@ impl TemplateService for Services {
     }
 
     async fn get_template(&self, request: Request<v1::GetTemplateRequest>) -> Answer<v1::Template> {
-        answer(request, |call, request| self.clone().get_one_template(call, request)).await
+        answer(request, |call, request| self.get_one_template(call, request)).await
     }
 
     async fn list_templates(
         &self,
         request: Request<v1::ListTemplatesRequest>,
     ) -> Answer<v1::ListTemplatesResponse> {
-        answer(request, |call, request| self.clone().templates(call, request)).await
+        answer(request, |call, request| self.templates(call, request)).await
     }
 
     async fn list_generations(

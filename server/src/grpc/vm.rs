@@ -29,7 +29,7 @@ const FILTER: &[Field] = &[
 ];
 
 impl Services {
-    async fn get(self, call: Call, request: v1::GetVmRequest) -> Result<v1::Vm, Refusal> {
+    async fn get(&self, call: Call, request: v1::GetVmRequest) -> Result<v1::Vm, Refusal> {
         let mut fields = Fields::default();
         let vm_id = fields.vm("name", &request.name);
         let vm_id = fields.required(vm_id)?;
@@ -38,7 +38,7 @@ impl Services {
     }
 
     async fn list(
-        self,
+        &self,
         call: Call,
         request: v1::ListVmsRequest,
     ) -> Result<v1::ListVmsResponse, Refusal> {
@@ -51,7 +51,7 @@ impl Services {
         Ok(v1::ListVmsResponse { vms, next_page_token })
     }
 
-    async fn release(self, call: Call, request: v1::ReleaseVmRequest) -> Result<(), Refusal> {
+    async fn release(&self, call: Call, request: v1::ReleaseVmRequest) -> Result<(), Refusal> {
         let mut fields = Fields::default();
         let vm_id = fields.vm("name", &request.name);
         let uid = fields.uid("uid", &request.uid);
@@ -122,13 +122,12 @@ impl VmService for Services {
         &self,
         request: Request<v1::AcquireVmRequest>,
     ) -> Answer<v1::AcquireVmResponse> {
-        answer(request, |call, request| self.clone().acquire(call, request)).await
+        answer(request, |call, request| self.acquire(call, request)).await
     }
 
     async fn release_vm(&self, request: Request<v1::ReleaseVmRequest>) -> Answer<()> {
-        let services = self.clone();
         // Releasing twice is fine, so that nothing need be remembered of it.
-        answer(request, |call, request| services.release(call, request)).await
+        answer(request, |call, request| self.release(call, request)).await
     }
 
     async fn renew_lease(&self, request: Request<v1::RenewLeaseRequest>) -> Answer<v1::Vm> {
@@ -138,15 +137,15 @@ impl VmService for Services {
     }
 
     async fn create_vm(&self, request: Request<v1::CreateVmRequest>) -> Answer<v1::Vm> {
-        answer(request, |call, request| self.clone().create(call, request)).await
+        answer(request, |call, request| self.create(call, request)).await
     }
 
     async fn get_vm(&self, request: Request<v1::GetVmRequest>) -> Answer<v1::Vm> {
-        answer(request, |call, request| self.clone().get(call, request)).await
+        answer(request, |call, request| self.get(call, request)).await
     }
 
     async fn list_vms(&self, request: Request<v1::ListVmsRequest>) -> Answer<v1::ListVmsResponse> {
-        answer(request, |call, request| self.clone().list(call, request)).await
+        answer(request, |call, request| self.list(call, request)).await
     }
 
     async fn start_vm(&self, request: Request<v1::StartVmRequest>) -> Answer<v1::Vm> {
@@ -184,14 +183,14 @@ impl VmService for Services {
     }
 
     async fn get_snapshot(&self, request: Request<v1::GetSnapshotRequest>) -> Answer<v1::Snapshot> {
-        answer(request, |call, request| self.clone().snapshot(call, request)).await
+        answer(request, |call, request| self.snapshot(call, request)).await
     }
 
     async fn list_snapshots(
         &self,
         request: Request<v1::ListSnapshotsRequest>,
     ) -> Answer<v1::ListSnapshotsResponse> {
-        answer(request, |call, request| self.clone().snapshots(call, request)).await
+        answer(request, |call, request| self.snapshots(call, request)).await
     }
 
     async fn delete_snapshot(&self, request: Request<v1::DeleteSnapshotRequest>) -> Answer<()> {

@@ -85,8 +85,7 @@ fn reasons_are_the_contracts() {
         reason: "gone".to_owned(),
     };
     assert_eq!(reason(found.into()), "SNAPSHOT_NOT_FOUND");
-    let exists =
-        VmRuntimeError::SnapshotAlreadyExists { vm_id: vm_id(), snapshot_id: snapshot() };
+    let exists = VmRuntimeError::SnapshotAlreadyExists { vm_id: vm_id(), snapshot_id: snapshot() };
     assert_eq!(reason(exists.into()), "SNAPSHOT_ALREADY_EXISTS");
     let (status, verb) = (VmStatus::Failed, Verb::Start);
     let invalid = VmRuntimeError::InvalidTransition { vm_id: vm_id(), status, verb };

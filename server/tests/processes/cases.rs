@@ -51,10 +51,9 @@ async fn a_killed_warm_vmm_is_never_handed_out_and_is_replaced() -> Outcome {
         assert_ne!(vm.uid, victim.uid);
         assert_eq!(vm.state(), State::Running);
     }
-    hearth.until("it is replaced", async || {
-        hearth.warm_vms().await.is_ok_and(|warm| warm.len() == 4)
-    })
-    .await?;
+    hearth
+        .until("it is replaced", async || hearth.warm_vms().await.is_ok_and(|warm| warm.len() == 4))
+        .await?;
     assert_eq!(host.vmm_pids().len(), 10);
     Ok(())
 }
@@ -65,10 +64,11 @@ async fn a_killed_leased_vmm_is_failed_with_its_console() -> Outcome {
     let vm = hearth.acquire(request("mine")).await?.vm.ok_or("no vm")?;
     kill(pid(&vm)?);
     let begun = tokio::time::Instant::now();
-    hearth.until("it is FAILED", async || {
-        hearth.get("vms/mine").await.is_ok_and(|vm| vm.state() == State::Failed)
-    })
-    .await?;
+    hearth
+        .until("it is FAILED", async || {
+            hearth.get("vms/mine").await.is_ok_and(|vm| vm.state() == State::Failed)
+        })
+        .await?;
     println!("seen to be FAILED {:?} after its kill", begun.elapsed());
     let failure = hearth.get("vms/mine").await?.failure.ok_or("no failure")?;
     assert!(!failure.message.is_empty() || !failure.reason.is_empty(), "{failure:?}");
@@ -96,11 +96,12 @@ async fn hearth_killed_under_load_loses_nothing() -> Outcome {
             unreachable!("callers go on until hearth is killed")
         });
     }
-    hearth.until("there is load", async || {
-        let leased = hearth.metric("hearth_leased_vms{pool=\"default\"}").await;
-        leased >= Some(10.0)
-    })
-    .await?;
+    hearth
+        .until("there is load", async || {
+            let leased = hearth.metric("hearth_leased_vms{pool=\"default\"}").await;
+            leased >= Some(10.0)
+        })
+        .await?;
     let child = Arc::clone(&hearth);
     kill(child.pid());
     let told = callers.join_all().await;

@@ -35,5 +35,9 @@ fn main() -> ExitCode {
 }
 
 fn run(case: cases::Run) -> hearth::Outcome {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(case())
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(case())
 }

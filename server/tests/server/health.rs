@@ -54,10 +54,10 @@ async fn services_and_pools_are_healthy_while_they_serve() {
 
 #[tokio::test]
 async fn reflection_knows_every_service() {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-    use tonic_reflection::pb::v1::ServerReflectionRequest;
     let server = server().await;
     let mut client = ServerReflectionClient::new(channel(&server).await);
     let request = ServerReflectionRequest {

@@ -56,10 +56,35 @@ async fn an_empty_pool_restores_or_refuses_as_it_is_told() {
     assert_eq!(details.allocated, Some(false));
     assert!(details.retry_after.is_some());
     assert_eq!(refused.metadata().get("allocated").unwrap(), "false");
-    let cold = v1::AcquireVmRequest { pool: "pools/default".to_owned(), ..only(v1::pool::Overflow::ColdOnly) };
+    let cold = v1::AcquireVmRequest {
+        pool: "pools/default".to_owned(),
+        ..only(v1::pool::Overflow::ColdOnly)
+    };
     assert_eq!(server.acquire(cold).await.unwrap().source(), Source::Cold);
     assert_eq!(server.status("default").await.warm, 4, "a cold one takes no warm one");
     server.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_too_long_or_to_the_end_is_told() {
+    let mut server = server().await;
+    server.make_pool("empty", 0, |_| ()).await;
+    let wait =
+        || v1::AcquireVmRequest { overflow: v1::pool::Overflow::Wait.into(), ..from("empty") };
+    let late = server.client.acquire(wait(), std::time::Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(reason(&late, Code::DeadlineExceeded), "DEADLINE_TOO_SHORT");
+    let details = hearth_proto::StatusDetails::of(&late);
+    assert!(details.retry_after.is_some() && details.allocated == Some(false));
+
+    let client = server.client.clone();
+    let waits = std::time::Duration::from_secs(60);
+    let waiting =
+        tokio::task::JoinSet::from_iter([async move { client.acquire(wait(), waits).await }]);
+    eventually("it stands in line", async || server.status("empty").await.waiting == 1).await;
+    server.hearth.end(true).await;
+    let told = waiting.join_all().await.remove(0).unwrap_err();
+    assert_eq!(reason(&told, Code::Unavailable), "NODE_DRAINING");
+    assert!(hearth_proto::StatusDetails::of(&told).retry_after.is_some());
 }
 
 #[tokio::test]
@@ -150,21 +175,16 @@ async fn a_snapshot_is_taken_restored_and_deleted() {
         ..Default::default()
     };
     let spec = v1::VmSpec { restore_from: Some(from), ..Default::default() };
-    let request = v1::CreateVmRequest {
-        vm_id: "clone".to_owned(),
-        spec: Some(spec),
-        ..Default::default()
-    };
+    let request =
+        v1::CreateVmRequest { vm_id: "clone".to_owned(), spec: Some(spec), ..Default::default() };
     let clone = vms.create_vm(request).await.unwrap().into_inner();
     assert_eq!(clone.state(), State::Running);
     let delete = v1::DeleteSnapshotRequest { name: taken.name.clone(), ..Default::default() };
     let pinned = vms.delete_snapshot(delete.clone()).await.unwrap_err();
     assert_eq!(reason(&pinned, Code::FailedPrecondition), "SNAPSHOT_IN_USE");
     server.client.release(&clone).await.unwrap();
-    eventually("the clone is gone", async || {
-        vms.delete_snapshot(delete.clone()).await.is_ok()
-    })
-    .await;
+    eventually("the clone is gone", async || vms.delete_snapshot(delete.clone()).await.is_ok())
+        .await;
     let request = v1::GetSnapshotRequest { name: taken.name };
     let gone = vms.get_snapshot(request).await.unwrap_err();
     assert_eq!(reason(&gone, Code::NotFound), "SNAPSHOT_NOT_FOUND");

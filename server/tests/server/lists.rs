@@ -60,7 +60,8 @@ async fn filters_choose_and_what_is_not_understood_is_refused() {
         assert_eq!(server.list(filter).await.len(), count, "{filter}");
     }
     let mut vms = server.client.vms.clone();
-    for filter in ["nonsense = 1", "state = SLEEPING", "state", "state = RUNNING OR state = FAILED"] {
+    for filter in ["nonsense = 1", "state = SLEEPING", "state", "state = RUNNING OR state = FAILED"]
+    {
         let request = v1::ListVmsRequest { filter: filter.to_owned(), ..Default::default() };
         let refused = vms.list_vms(request).await.unwrap_err();
         assert_eq!(reason(&refused, Code::InvalidArgument), "INVALID_ARGUMENT", "{filter}");

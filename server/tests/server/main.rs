@@ -1,5 +1,7 @@
 //! The whole server in process, on the memory provider, and a real client over loopback.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at what fails")]
+
 mod harness;
 
 mod health;

@@ -43,9 +43,12 @@ async fn a_template_is_checked_built_used_changed_and_deleted() {
     let taken = templates.create_template(template("mine")).await.unwrap_err();
     assert_eq!(reason(&taken, Code::AlreadyExists), "TEMPLATE_ALREADY_EXISTS");
     let first = templates.get_template(get("templates/mine@1")).await.unwrap().into_inner();
-    assert_eq!(first, made);
+    assert_eq!((first.generation, &first.etag), (1, &made.etag));
+    let absent = templates.get_template(get("templates/mine@2")).await.unwrap_err();
+    assert_eq!(reason(&absent, Code::NotFound), "TEMPLATE_NOT_FOUND");
 
-    let pool = v1::Pool { template: made.name.clone(), sizing: Some(fixed(2)), ..Default::default() };
+    let pool =
+        v1::Pool { template: made.name.clone(), sizing: Some(fixed(2)), ..Default::default() };
     let request = v1::CreatePoolRequest {
         pool_id: "mine".to_owned(),
         pool: Some(pool),
@@ -215,10 +218,8 @@ async fn a_node_describes_itself_drains_and_serves_again() {
     server.until_warm("default", 4).await;
     assert_eq!(server.admin("/readyz").await.0, 200);
 
-    let level = |level: &str| v1::SetLogLevelRequest {
-        level: level.to_owned(),
-        ..Default::default()
-    };
+    let level =
+        |level: &str| v1::SetLogLevelRequest { level: level.to_owned(), ..Default::default() };
     let set = node.set_log_level(level("info,hearth_pool=debug")).await.unwrap().into_inner();
     assert_eq!(set.previous_level, "info");
     let wrong = node.set_log_level(level("loud")).await.unwrap_err();

@@ -57,7 +57,10 @@ async fn sixteen_calls_with_one_request_id_get_one_vm() {
         let uids: BTreeSet<_> = answers.iter().map(|it| it.vm.clone().unwrap().uid).collect();
         assert_eq!(uids.len(), 1, "{pool}");
         let firsts = answers.iter().filter(|answer| !answer.replayed).count();
-        assert_eq!(firsts, 1, "{pool}: one was carried out, the others are told that theirs is its");
+        assert_eq!(
+            firsts, 1,
+            "{pool}: one was carried out, the others are told that theirs is its"
+        );
         assert_eq!(server.status(pool).await.leased, 1, "{pool}");
     }
     server.stop().await;

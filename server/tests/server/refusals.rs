@@ -26,9 +26,15 @@ async fn bad_acquires_are_refused_by_field() {
         let request = v1::AcquireVmRequest { pool: pool.to_owned(), ..Default::default() };
         cases.push((request, vec!["pool"]));
     }
-    for (seconds, nanos) in
-        [(0, 0), (-1, 0), (i64::MIN, 0), (0, -1), (1, 2_000_000_000), (i64::MAX, 0), (10_000_000, 0)]
-    {
+    for (seconds, nanos) in [
+        (0, 0),
+        (-1, 0),
+        (i64::MIN, 0),
+        (0, -1),
+        (1, 2_000_000_000),
+        (i64::MAX, 0),
+        (10_000_000, 0),
+    ] {
         let ttl = v1::acquire_vm_request::Expiration::Ttl(WireDuration { seconds, nanos });
         let request = v1::AcquireVmRequest { expiration: Some(ttl), ..from("default") };
         cases.push((request, vec!["ttl"]));
@@ -38,7 +44,8 @@ async fn bad_acquires_are_refused_by_field() {
         let expiration = Some(v1::acquire_vm_request::Expiration::ExpireTime(time));
         cases.push((v1::AcquireVmRequest { expiration, ..from("default") }, vec!["expire_time"]));
     }
-    let request_id = |id: &str| v1::AcquireVmRequest { request_id: id.to_owned(), ..from("default") };
+    let request_id =
+        |id: &str| v1::AcquireVmRequest { request_id: id.to_owned(), ..from("default") };
     cases.push((request_id("not-a-uuid"), vec!["request_id"]));
     cases.push((v1::AcquireVmRequest { overflow: 99, ..from("default") }, vec!["overflow"]));
     let labels = (0..65).map(|number| (format!("k{number}"), String::new())).collect();

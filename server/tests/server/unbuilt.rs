@@ -76,10 +76,8 @@ async fn every_method_answers_and_every_refusal_has_a_reason() {
 #[tokio::test]
 async fn what_a_request_asks_for_and_is_not_built_is_not_ignored() {
     let server = server().await;
-    let request = v1::AcquireVmRequest {
-        identity: Some(v1::Identity::default()),
-        ..from("default")
-    };
+    let request =
+        v1::AcquireVmRequest { identity: Some(v1::Identity::default()), ..from("default") };
     let refused = server.acquire(request).await.unwrap_err();
     assert_eq!(reason(&refused, Code::Unimplemented), "METHOD_UNIMPLEMENTED");
     assert_eq!(hearth_proto::StatusDetails::of(&refused).allocated, Some(false));
@@ -89,11 +87,8 @@ async fn what_a_request_asks_for_and_is_not_built_is_not_ignored() {
         sizing: Some(v1::Sizing { mode: Some(v1::sizing::Mode::Promised(promised)) }),
         ..Default::default()
     };
-    let request = v1::CreatePoolRequest {
-        pool_id: "p".to_owned(),
-        pool: Some(pool),
-        ..Default::default()
-    };
+    let request =
+        v1::CreatePoolRequest { pool_id: "p".to_owned(), pool: Some(pool), ..Default::default() };
     let refused = server.client.pools.clone().create_pool(request).await.unwrap_err();
     assert_eq!(reason(&refused, Code::Unimplemented), "METHOD_UNIMPLEMENTED");
     let vm = server.acquire(from("default")).await.unwrap().vm.unwrap();
