@@ -123,7 +123,7 @@ impl Reader {
             chunk = match self.next().await {
                 Ok(chunk) => chunk,
                 // It has ended, and all of it that could be read was.
-                Err(Error::NotFound { .. }) if follow => return,
+                Err(_) if follow && self.has_ended() => return,
                 Err(error) => {
                     let status = Refusal::from(error).into_status(call);
                     drop(messages.send(Err(status)).await);

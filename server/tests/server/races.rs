@@ -17,6 +17,7 @@ async fn a_thousand_parallel_acquires_get_a_thousand_vms() {
         config.limits.max_waiting = 2000;
     })
     .await;
+    server.until_warm("default", 100).await;
     let mut acquires = JoinSet::new();
     for _ in 0..1000 {
         let client = server.client.clone();
