@@ -4,7 +4,7 @@
 
 PROVIDER ?= qemu
 CARGO ?= cargo
-# Of the guest that tests boot; later issues of the tree add hosts that must not be missing.
+# Hosts that tests must find: one that is missing fails them.
 export HEARTH_REQUIRE ?= qemu
 
 .DEFAULT_GOAL := help

@@ -307,8 +307,8 @@ impl Manager {
             return Err(Error::PoolEmpty { pool: id, retry_after: pool.retry_after() });
         }
         let template = pool.template();
-        if let Some(reason) = template.not_ready() {
-            return Err(Error::TemplateNotReady { template: template.id.to_string(), reason });
+        if let Some(refusal) = template.refusal() {
+            return Err(refusal);
         }
         let longest = begun + self.limits.max_wait;
         let deadline = attempt.request.deadline.map_or(longest, |it| it.min(longest));
@@ -417,8 +417,8 @@ impl Manager {
         let pool = Arc::clone(&attempt.pool);
         let template = pool.template();
         let id = pool.id.to_string();
-        if let Some(reason) = template.not_ready() {
-            return Err(Error::TemplateNotReady { template: template.id.to_string(), reason });
+        if let Some(refusal) = template.refusal() {
+            return Err(refusal);
         }
         let mut spec = self.pool_spec(&pool, &template, true)?;
         if let Some(from) = &mut spec.restore_from {

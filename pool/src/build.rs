@@ -40,9 +40,7 @@ impl Manager {
             (Ok(former), true) => {
                 // What is ready stays in use until the new generation is.
                 if former.state == TemplateState::Building {
-                    let reason = "it is being built: wait for that operation".to_owned();
-                    let template = template.id.to_string();
-                    return Err(Error::TemplateNotReady { template, reason });
+                    return Err(former.refusal().unwrap_or(Error::Starting));
                 }
                 template.generation = former.generation + 1;
             }
@@ -55,7 +53,8 @@ impl Manager {
         if template.generation == 1 {
             self.publish_template(template.clone()).await?;
         }
-        let id = self.operations().begin("build", template.id.clone());
+        let verb = if replaces { "UpdateTemplate" } else { "CreateTemplate" };
+        let id = self.operations().begin(verb, template.id.clone());
         let (manager, operation) = (Arc::clone(self), id.clone());
         self.tasks.spawn(async move { manager.build(template, operation).await });
         Ok(id)

@@ -119,6 +119,8 @@ pub enum Error {
         template: String,
         /// Why, and what mends it.
         reason: String,
+        /// When it may be, while it is being built.
+        retry_after: Option<Duration>,
     },
     /// The request id was used for a different request.
     #[error("request_id {request_id} was used for a different request")]

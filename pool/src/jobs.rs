@@ -54,6 +54,7 @@ pub type Latency = Arc<dyn Fn(Class) -> Duration + Send + Sync>;
 #[derive(Clone)]
 pub struct Jobs {
     tasks: TaskGroup,
+    counts: Places,
     restore: Arc<Semaphore>,
     destroy: Arc<Semaphore>,
     verb: Arc<Semaphore>,
@@ -82,11 +83,27 @@ impl Jobs {
         let semaphore = |count| Arc::new(Semaphore::new(count));
         Self {
             tasks,
+            counts: places,
             restore: semaphore(places.restore),
             destroy: semaphore(places.destroy),
             verb: semaphore(places.verb),
             build: semaphore(places.build),
             simulated,
+        }
+    }
+
+    /// No job of this class runs or waits for a place.
+    pub fn is_idle(&self, class: Class) -> bool {
+        let (places, count) = self.places(class);
+        places.available_permits() == count
+    }
+
+    const fn places(&self, class: Class) -> (&Arc<Semaphore>, usize) {
+        match class {
+            Class::Restore => (&self.restore, self.counts.restore),
+            Class::Destroy => (&self.destroy, self.counts.destroy),
+            Class::Verb => (&self.verb, self.counts.verb),
+            Class::Build => (&self.build, self.counts.build),
         }
     }
 
@@ -112,12 +129,7 @@ impl Jobs {
         F: FnOnce() -> Result<T, VmRuntimeError> + Send + 'static,
         L: FnOnce(Result<T, VmRuntimeError>) + Send + 'static,
     {
-        let places = match class {
-            Class::Restore => &self.restore,
-            Class::Destroy => &self.destroy,
-            Class::Verb => &self.verb,
-            Class::Build => &self.build,
-        };
+        let (places, _) = self.places(class);
         let place = Arc::clone(places).acquire_owned().await;
         let place = place.map_err(|_| VmRuntimeError::Unavailable {
             what: format!("{what}: the runner has ended"),

@@ -181,10 +181,14 @@ impl Manager {
     pub async fn shut_down(self: &Arc<Self>, destroy_vms: bool) {
         self.end_service();
         for pool in self.pools() {
-            pool.stop.cancel();
+            match destroy_vms {
+                // What a restore under way brings is then destroyed, not kept warm.
+                true => pool.close(),
+                false => pool.stop.cancel(),
+            }
         }
-        if destroy_vms {
-            self.destroy_all().await;
+        if destroy_vms && !self.destroy_all().await {
+            tracing::warn!("some VMs were not destroyed in time: the next start finds them");
         }
         self.tasks.stop();
         if !self.tasks.join(self.limits.drain_timeout).await {

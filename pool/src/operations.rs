@@ -23,7 +23,7 @@ const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 pub struct Operation {
     /// Its name's last part.
     pub id: String,
-    /// What it does, as `build`.
+    /// The method that began it, as `CreateTemplate`.
     pub verb: &'static str,
     /// What it works on.
     pub template: TemplateId,
@@ -68,7 +68,7 @@ impl Operations {
 
     /// Begins one; answers its id.
     pub(crate) fn begin(&self, verb: &'static str, template: TemplateId) -> String {
-        let id = format!("{verb}-{}", self.env.uid());
+        let id = format!("{}-{}", verb.to_ascii_lowercase(), self.env.uid());
         let now = self.env.now();
         let operation = Operation {
             id: id.clone(),

@@ -12,10 +12,11 @@ use hearth_providers::{Uid, VmId, VmRuntimeError};
 use crate::acquire::Expiration;
 use crate::error::{Error, Result};
 use crate::ids::Tenant;
+use crate::jobs::Class;
 use crate::journal::RecordState;
 use crate::lease::{Lease, Leases};
 use crate::lifecycle::VmEvent;
-use crate::manager::Manager;
+use crate::manager::{Manager, tags};
 use crate::metrics;
 
 impl Manager {
@@ -234,29 +235,40 @@ impl Manager {
         Ok(lease)
     }
 
-    /// Destroys every VM: warm ones, and those of tenants.
-    pub(crate) async fn destroy_all(self: &Arc<Self>) {
-        let mut gone = Vec::new();
-        for lease in self.leases.live() {
-            if let Ok(ended) = self.end(&lease) {
-                gone.extend(ended);
-            }
-        }
-        for provider in self.providers() {
-            for view in provider.runtime.list_vms() {
-                gone.push(self.reaper.retire_and_tell(provider, view.vm_id, Box::new(|| ())));
-            }
-        }
-        let all = async {
-            for gone in gone {
-                drop(gone.await)
+    /// Destroys every VM of ours, also those that jobs under way still bring; false when that
+    /// took too long. Strangers are left alone.
+    pub(crate) async fn destroy_all(self: &Arc<Self>) -> bool {
+        let all_gone = async {
+            loop {
+                // Looked at before the VMs: what a job makes is there when it has ended.
+                let is_idle = self.jobs.is_idle(Class::Restore) && self.jobs.is_idle(Class::Build);
+                for lease in self.leases.live() {
+                    self.release_unclaimed(&lease);
+                }
+                let mut left = 0;
+                for provider in self.providers() {
+                    for view in provider.runtime.list_vms() {
+                        if !view.tags.contains_key(tags::STATE) {
+                            continue;
+                        }
+                        left += 1;
+                        if self.leases.by_uid(view.uid).is_none() {
+                            self.reaper.retire(provider, view.vm_id, None);
+                        }
+                    }
+                }
+                if is_idle && left == 0 {
+                    return;
+                }
+                tokio::time::sleep(DESTROY_LOOK).await;
             }
         };
-        if tokio::time::timeout(self.limits.drain_timeout, all).await.is_err() {
-            tracing::warn!("some VMs were not destroyed in time: the next start finds them");
-        }
+        tokio::time::timeout(self.limits.drain_timeout, all_gone).await.is_ok()
     }
 }
+
+/// How often a shutdown looks whether everything is destroyed.
+const DESTROY_LOOK: Duration = Duration::from_millis(50);
 
 /// The longest lease of a VM that is of no pool.
 pub(crate) const MAX_TTL: Duration = Duration::from_secs(24 * 3600);

@@ -10,6 +10,7 @@ use hearth_providers::readiness::Readiness;
 use hearth_providers::{SnapshotId, Uid, VmSpec};
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::ids::TemplateId;
 
 /// How a template is made, and what was made by it: as it is journaled.
@@ -81,6 +82,15 @@ impl Template {
             network_overrides: Vec::new(),
         });
         Some(VmSpec { restore_from, ..VmSpec::default() })
+    }
+
+    /// The error of whoever wants a VM of it now, if nothing can be restored from it.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        let reason = self.not_ready()?;
+        // It takes seconds to build one, and to be told when would cost a look at the operation.
+        let is_building = self.state == TemplateState::Building;
+        let retry_after = is_building.then_some(Duration::from_secs(1));
+        Some(Error::TemplateNotReady { template: self.id.to_string(), reason, retry_after })
     }
 
     /// Why nothing can be restored from it now, if so.

@@ -200,6 +200,20 @@ async fn a_shutdown_leaves_vms_running_or_takes_them_down_as_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shutdown_takes_down_what_restores_under_way_bring() {
+    for patience_ms in (0..40).step_by(5) {
+        let host = Host::new(13);
+        let node = host.with_pool(4).await;
+        for _ in 0..3 {
+            node.take(request()).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(patience_ms)).await;
+        node.shut_down(true).await;
+        assert_eq!(host.live(), 0, "after {patience_ms} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lease_of_a_deleted_pool_lives_on() {
     let host = Host::new(12);
     let node = host.with_pool(1).await;

@@ -218,9 +218,10 @@ fn of_error(error: &Error, call: CallId) -> Answer {
         Error::Starting => {
             Answer::new(Code::Unavailable, "NODE_STARTING", message).retry(RETRY_AFTER)
         }
-        Error::TemplateNotReady { template, reason: _ } => {
+        Error::TemplateNotReady { template, reason: _, retry_after } => {
             let answer = Answer::new(Code::FailedPrecondition, "TEMPLATE_NOT_READY", message);
-            answer.precondition(&names::TEMPLATES.name(template))
+            let answer = answer.precondition(&names::TEMPLATES.name(template));
+            retry_after.iter().fold(answer, |answer, after| answer.retry(*after))
         }
         Error::RequestIdReused { request_id } => {
             let answer = Answer::new(Code::AlreadyExists, "REQUEST_ID_REUSED", message);

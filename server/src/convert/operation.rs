@@ -15,10 +15,7 @@ pub(crate) fn to_wire(
 ) -> longrunning::Operation {
     use longrunning::operation::Result as Ended;
     let metadata = v1::OperationMetadata {
-        verb: match operation.verb {
-            "build" => "CreateTemplate".to_owned(),
-            other => other.to_owned(),
-        },
+        verb: operation.verb.to_owned(),
         target: names::TEMPLATES.name(operation.template.as_str()),
         stage: operation.stage.replace(' ', "_"),
         progress_percent: i32::try_from(operation.percent).unwrap_or(100),

@@ -31,7 +31,11 @@ fn every_code_has_the_details_that_belong_to_it() {
         Error::DeadlineTooShort { pool: pool(), retry_after },
         Error::Draining,
         Error::Starting,
-        Error::TemplateNotReady { template: "t".to_owned(), reason: "built".to_owned() },
+        Error::TemplateNotReady {
+            template: "t".to_owned(),
+            reason: "it is being built".to_owned(),
+            retry_after: Some(retry_after),
+        },
         Error::RequestIdReused { request_id: "r".to_owned() },
         Error::RequestLogFull,
         Error::LeaseExpired { vm: "a".to_owned() },
