@@ -160,10 +160,10 @@ impl Manager {
             }
         };
         let ttl = self.check(pool, &request)?;
+        let name = self.reserve_name(request.vm_id.as_ref())?;
         if request.validate_only {
             return Ok(None);
         }
-        let name = self.reserve_name(request.vm_id.as_ref())?;
         let attempt = Attempt {
             pool: Arc::clone(pool),
             ttl,
@@ -323,6 +323,14 @@ impl Manager {
         let adds_restore = overflow != Overflow::Wait;
         let joined = {
             let mut ledger = pool.ledger.lock();
+            // One may have become warm since the caller looked: nobody waits beside it.
+            let late = ledger.reserve(self.env.boot_time());
+            if let Some(vm) = late.vm {
+                drop(ledger);
+                pool.discard(late.stale, "over_age");
+                return Ok(Reserved::new(pool, vm));
+            }
+            pool.discard(late.stale, "over_age");
             if ledger.breaker().is_open() {
                 let reason = ledger.breaker().reason().to_owned();
                 drop(ledger);
@@ -403,12 +411,25 @@ impl Manager {
         match self.jobs.run(Class::Verb, "resume", timeout, call, drop).await {
             Ok(()) => {
                 attempt.timing.resume = resume.elapsed();
+                self.note_resumed(&lease);
                 Ok(self.complete(attempt, lease))
             }
             Err(error) => {
                 self.abort(&lease, &error);
                 Err(Unserved::Again(Box::new(attempt), error))
             }
+        }
+    }
+
+    /// From now on a VM of a paused pool that stands still does so by its tenant's wish.
+    pub(crate) fn note_resumed(&self, lease: &Arc<Lease>) {
+        let _writing = lease.writing.lock();
+        if !lease.is_live() {
+            return;
+        }
+        let record = lease.record(RecordState::Leased, &self.boot_id);
+        if let Err(error) = self.journal.write_lease(&record) {
+            tracing::warn!(uid = %lease.uid, %error, "a restart may resume this VM again");
         }
     }
 
@@ -528,10 +549,13 @@ impl Manager {
             Some(_) => pool_vm_id.clone(),
             None => vm_id.clone(),
         };
+        // A dedicated one runs already.
+        let is_paused = attempt.pool.config().warm_state == WarmState::Paused && called != vm_id;
+        let state = if is_paused { RecordState::Resuming } else { RecordState::Leased };
         let now = self.env.now();
         let record = LeaseRecord {
             uid,
-            state: RecordState::Leased,
+            state,
             vm_id,
             pool_vm_id,
             provider: attempt.pool.provider.name.clone(),

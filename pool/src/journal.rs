@@ -41,6 +41,8 @@ pub enum Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordState {
+    /// Promised, and still to be resumed: the tenant's from the moment this is written.
+    Resuming,
     /// Promised: the tenant's from the moment this is written.
     Leased,
     /// The handover failed afterwards: the VM is to be destroyed, the tenant never had it.

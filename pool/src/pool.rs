@@ -311,7 +311,7 @@ impl Pool {
     pub(crate) fn reserve(self: &Arc<Self>) -> Option<Reserved> {
         let reservation = self.ledger.lock().reserve(self.env.boot_time());
         self.discard(reservation.stale, "over_age");
-        let reserved = Reserved { pool: Arc::clone(self), vm: Some(reservation.vm?) };
+        let reserved = Reserved::new(self, reservation.vm?);
         self.show();
         self.bell.notify_one();
         Some(reserved)
@@ -327,7 +327,7 @@ impl Pool {
                     break;
                 }
                 Settled::Serves(waiter, vm) => {
-                    let reserved = Reserved { pool: Arc::clone(self), vm: Some(vm) };
+                    let reserved = Reserved::new(self, vm);
                     let Err(unsent) = waiter.send(Ok(reserved)) else { break };
                     // The caller has left; its VM goes to the next, here and not by `drop`, so
                     // that a line of leavers does not nest.
@@ -420,6 +420,11 @@ pub(crate) struct Reserved {
 }
 
 impl Reserved {
+    /// Holds what the books have just reserved.
+    pub(crate) fn new(pool: &Arc<Pool>, vm: WarmVm) -> Self {
+        Self { pool: Arc::clone(pool), vm: Some(vm) }
+    }
+
     /// Takes the VM out of the books, to be promised. `None` when it has died: it is destroyed.
     pub(crate) fn commit(mut self) -> Option<WarmVm> {
         let vm = self.vm.take()?;

@@ -143,13 +143,14 @@ impl Manager {
         };
         let pool = record.pool.as_ref().and_then(|pool| self.pool(pool).ok());
         let state = match record.state {
-            RecordState::Leased => VmState::Leased,
+            RecordState::Leased | RecordState::Resuming => VmState::Leased,
             RecordState::Aborted | RecordState::Releasing => VmState::Releasing,
             RecordState::Gone => VmState::Gone,
         };
         let is_live = state == VmState::Leased;
         let (vm_id, fingerprint) = (record.vm_id.clone(), record.fingerprint);
         let was_aborted = record.state == RecordState::Aborted;
+        let was_resuming = record.state == RecordState::Resuming;
         let record = self.on_this_boot(record);
         let lease = Lease::new(record, state, provider, pool);
         if let Some(request) = lease.request.clone().filter(|_| !was_aborted) {
@@ -169,6 +170,26 @@ impl Manager {
         lease.pool.as_ref().inspect(|pool| pool.leased_changed(1));
         self.leases.insert(&lease);
         self.leases.hold_name(&vm_id, &lease);
+        if was_resuming && lives {
+            self.finish_resume(&lease, vm_id);
+        }
+    }
+
+    /// The crash came between the append and the resume; it is done as a job of its own.
+    fn finish_resume(self: &Arc<Self>, lease: &Arc<Lease>, vm_id: VmId) {
+        let (manager, lease) = (Arc::clone(self), Arc::clone(lease));
+        self.tasks.spawn(async move {
+            let (runtime, name) = (Arc::clone(&lease.provider.runtime), vm_id.clone());
+            let call = move || match runtime.status(&name) {
+                Some(VmStatus::Stopped) => runtime.resume_vm(&name),
+                _ => Ok(()),
+            };
+            let limit = manager.limits.verb_timeout;
+            match manager.jobs.run(Class::Verb, "resume", limit, call, drop).await {
+                Ok(()) => manager.note_resumed(&lease),
+                Err(error) => tracing::error!(%vm_id, %error, "a leased VM could not be resumed"),
+            }
+        });
     }
 
     /// Boot times of another boot mean nothing: the wall clock stands in for them.
@@ -194,20 +215,6 @@ impl Manager {
         };
         if let Err(error) = renamed {
             tracing::error!(%vm_id, uid = %lease.uid, %error, "a leased VM has a wrong name");
-        }
-        if runtime.status(vm_id) == Some(VmStatus::Stopped)
-            && lease.pool.as_ref().is_some_and(|it| it.config().warm_state == WarmState::Paused)
-        {
-            // The handover had not come to its resume; it is done as a job of its own.
-            let (runtime, vm_id) = (Arc::clone(runtime), vm_id.clone());
-            let (jobs, limit) = (self.jobs.clone(), self.limits.verb_timeout);
-            self.tasks.spawn(async move {
-                let name = vm_id.clone();
-                let call = move || runtime.resume_vm(&name);
-                if let Err(error) = jobs.run(Class::Verb, "resume", limit, call, drop).await {
-                    tracing::error!(%vm_id, %error, "a leased VM could not be resumed");
-                }
-            });
         }
     }
 

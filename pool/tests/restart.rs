@@ -71,6 +71,34 @@ async fn a_lease_committed_but_not_renamed_is_rolled_forward() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_resume_under_way_is_finished_and_a_tenants_stop_is_respected() {
+    for (state, after) in
+        [(RecordState::Resuming, VmStatus::Running), (RecordState::Leased, VmStatus::Stopped)]
+    {
+        let host = Host::new(14);
+        let node = host.start().await;
+        node.build_template("default").await;
+        let warm_state = hearth_pool::pool::WarmState::Paused;
+        let config = hearth_pool::pool::PoolConfig { warm_state, ..pool("default", 1) };
+        node.create_pool(config, false).await.unwrap();
+        node.settle("default").await;
+        node.take(named("mine")).await.unwrap();
+        node.settle("default").await;
+        node.crash().await;
+        host.provider.runtime.pause_vm(&id("mine")).unwrap();
+        journal(&host, |journal| {
+            assert_eq!(only_lease(journal).state, RecordState::Leased);
+            let record = LeaseRecord { state, ..only_lease(journal) };
+            journal.write_lease(&record).unwrap();
+        });
+        let node = host.start().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(host.provider.runtime.status(&id("mine")), Some(after));
+        assert!(node.lease_of(&id("mine"), None, None).is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_release_under_way_is_finished() {
     for state in [RecordState::Releasing, RecordState::Aborted, RecordState::Gone] {
         let host = Host::new(4);
