@@ -21,7 +21,7 @@ demo: build ## The same, and end with what it left behind: nothing
 
 test: setup guest ## Every test, real VMs included, and the demo
 	$(CARGO) test --workspace
-	$(CARGO) build --package hearth-server
+	@# With the program that the tests were run on.
 	scripts/demo
 
 test-long: setup guest ## What takes too long for every change: many more random cases, and rounds
@@ -39,7 +39,7 @@ lint: ## Formatting, lints, shell scripts, dependencies
 	scripts/lint
 
 docs: ## The documentation of the code, and whether every link in docs/ leads somewhere
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --workspace --no-deps --document-private-items
 	scripts/check-docs
 
 fmt: ## Format the code

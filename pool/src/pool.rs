@@ -1,6 +1,5 @@
 //! One pool: its books, its provider and template, and the bell that wakes its driver.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -100,15 +99,37 @@ pub struct PoolConfig {
     pub create_time: SystemTime,
     /// When it was last changed.
     pub update_time: SystemTime,
-    /// The operator's labels.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
 }
+
+/// The lease of an acquire that does not say, in a pool that does not.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(300);
+/// The longest lease, in a pool that does not say.
+pub const DEFAULT_MAX_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How many VMs a pool restores at once that does not say.
+pub const DEFAULT_PARALLEL_RESTORES: usize = 8;
 
 /// The deepest pool.
 pub const MAX_DEPTH: usize = 100_000;
 
 impl PoolConfig {
+    /// A pool of depth 0, with every other setting at its default.
+    pub fn new(id: PoolId, template: TemplateId) -> Self {
+        Self {
+            id,
+            template,
+            sizing: Sizing::Fixed { depth: 0 },
+            warm_state: WarmState::default(),
+            max_warm_age: None,
+            max_parallel_restores: DEFAULT_PARALLEL_RESTORES,
+            default_overflow: Overflow::default(),
+            default_ttl: DEFAULT_TTL,
+            max_ttl: DEFAULT_MAX_TTL,
+            etag: String::new(),
+            create_time: SystemTime::UNIX_EPOCH,
+            update_time: SystemTime::UNIX_EPOCH,
+        }
+    }
+
     /// The target of warm VMs.
     pub const fn target(&self) -> usize {
         let Sizing::Fixed { depth } = self.sizing;

@@ -3,7 +3,6 @@
 //! Each build or import makes a generation; its snapshot is pinned under the template's name and
 //! generation, so that it outlives the VM it was taken of.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hearth_providers::readiness::Readiness;
@@ -38,9 +37,10 @@ pub struct Template {
     pub imported: bool,
     /// Changes with every change.
     pub etag: String,
-    /// The tenant-visible file that owns it, when `apply` made it.
-    pub labels: BTreeMap<String, String>,
 }
+
+/// For how long a template's VM is waited for that does not say.
+pub const DEFAULT_READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a template stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +66,23 @@ pub struct TemplateSnapshot {
 }
 
 impl Template {
+    /// A recipe that nothing has been made of yet; its VM is ready when its agent answers.
+    pub fn new(id: TemplateId, provider: &str, spec: VmSpec) -> Self {
+        Self {
+            id,
+            provider: provider.to_owned(),
+            spec,
+            readiness: Readiness::AgentAnswers,
+            ready_timeout: DEFAULT_READY_TIMEOUT,
+            warm_up: Vec::new(),
+            generation: 0,
+            state: TemplateState::Building,
+            snapshot: None,
+            imported: false,
+            etag: String::new(),
+        }
+    }
+
     /// The name under which its snapshot is pinned.
     pub fn pin(&self) -> String {
         format!("template:{}@{}", self.id, self.generation)

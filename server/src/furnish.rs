@@ -4,7 +4,6 @@
 //! what was built here and has failed or is lost (as what a memory provider had is).
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use hearth_pool::error::{Error, Result};
 use hearth_pool::ids::{PoolId, TemplateId};
@@ -122,22 +121,15 @@ fn recipe(
     manager: &Manager,
     spec: VmSpec,
 ) -> Result<Template> {
+    let provider = &manager.provider("")?.name;
     Ok(Template {
-        id,
-        provider: manager.provider("")?.name.clone(),
-        spec,
         readiness: match &settings.ready_marker {
             Some(marker) => Readiness::ConsoleMarker(marker.clone()),
             None => Readiness::AgentAnswers,
         },
         ready_timeout: settings.ready_timeout,
         warm_up: settings.warm_up.clone(),
-        generation: 0,
-        state: TemplateState::Building,
-        snapshot: None,
-        imported: false,
-        etag: String::new(),
-        labels: Default::default(),
+        ..Template::new(id, provider, spec)
     })
 }
 
@@ -148,8 +140,6 @@ fn pool_config(
     borne: usize,
 ) -> PoolConfig {
     PoolConfig {
-        id,
-        template,
         sizing: Sizing::Fixed { depth: settings.depth },
         warm_state: settings.warm_state,
         max_warm_age: settings.max_warm_age,
@@ -157,9 +147,6 @@ fn pool_config(
         default_overflow: settings.default_overflow,
         default_ttl: settings.default_ttl,
         max_ttl: settings.max_ttl,
-        etag: String::new(),
-        create_time: SystemTime::UNIX_EPOCH,
-        update_time: SystemTime::UNIX_EPOCH,
-        labels: Default::default(),
+        ..PoolConfig::new(id, template)
     }
 }

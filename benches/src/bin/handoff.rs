@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hearth_benches::{Ratio, median};
 use hearth_pool::acquire::AcquireRequest;
@@ -17,13 +17,12 @@ use hearth_pool::ids::{PoolId, TemplateId, Tenant};
 use hearth_pool::jobs::Jobs;
 use hearth_pool::journal::{Journal, LeaseRecord};
 use hearth_pool::manager::Manager;
-use hearth_pool::pool::{Overflow, PoolConfig, Provider, Sizing, WarmState};
+use hearth_pool::pool::{Overflow, PoolConfig, Provider, Sizing};
 use hearth_pool::tasks::TaskGroup;
-use hearth_pool::templates::{Template, TemplateState};
+use hearth_pool::templates::Template;
 use hearth_providers::directory::Paths;
 use hearth_providers::engine::Engine;
 use hearth_providers::memory::MemoryBackend;
-use hearth_providers::readiness::Readiness;
 use hearth_providers::{VmId, VmSpec};
 use tokio::time::Instant;
 
@@ -166,36 +165,10 @@ fn request(name: &str) -> Result<AcquireRequest, Box<dyn Error>> {
 }
 
 fn template() -> Result<Template, Box<dyn Error>> {
-    Ok(Template {
-        id: TemplateId::parse("default")?,
-        provider: "memory".to_owned(),
-        spec: VmSpec::default(),
-        readiness: Readiness::AgentAnswers,
-        ready_timeout: Duration::from_secs(10),
-        warm_up: Vec::new(),
-        generation: 0,
-        state: TemplateState::Building,
-        snapshot: None,
-        imported: false,
-        etag: String::new(),
-        labels: BTreeMap::new(),
-    })
+    Ok(Template::new(TemplateId::parse("default")?, "memory", VmSpec::default()))
 }
 
 fn pool() -> Result<PoolConfig, Box<dyn Error>> {
-    Ok(PoolConfig {
-        id: PoolId::parse("default")?,
-        template: TemplateId::parse("default")?,
-        sizing: Sizing::Fixed { depth: PER_BLOCK },
-        warm_state: WarmState::Running,
-        max_warm_age: None,
-        max_parallel_restores: 8,
-        default_overflow: Overflow::WarmElseCold,
-        default_ttl: Duration::from_secs(300),
-        max_ttl: Duration::from_secs(3600),
-        etag: String::new(),
-        create_time: SystemTime::UNIX_EPOCH,
-        update_time: SystemTime::UNIX_EPOCH,
-        labels: BTreeMap::new(),
-    })
+    let (id, template) = (PoolId::parse("default")?, TemplateId::parse("default")?);
+    Ok(PoolConfig { sizing: Sizing::Fixed { depth: PER_BLOCK }, ..PoolConfig::new(id, template) })
 }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hearth_pool::acquire::{AcquireRequest, Acquired};
 use hearth_pool::config::Limits;
@@ -20,12 +20,11 @@ use hearth_pool::jobs::{Jobs, Places};
 use hearth_pool::journal::Journal;
 use hearth_pool::manager::Manager;
 use hearth_pool::operations::Outcome;
-use hearth_pool::pool::{Overflow, PoolConfig, Provider, Sizing, WarmState};
+use hearth_pool::pool::{PoolConfig, Provider, Sizing};
 use hearth_pool::tasks::TaskGroup;
-use hearth_pool::templates::{Template, TemplateState};
+use hearth_pool::templates::Template;
 use hearth_providers::faulty::{Faulty, FaultyControl};
 use hearth_providers::memory::MemoryBackend;
-use hearth_providers::readiness::Readiness;
 use hearth_providers::{VmId, VmRuntime, VmSpec};
 
 /// How long the simulated provider takes for anything.
@@ -184,38 +183,14 @@ pub fn identified(request_id: &str) -> AcquireRequest {
 }
 
 pub fn template(id: &str) -> Template {
-    Template {
-        id: TemplateId::parse(id).unwrap(),
-        provider: "memory".to_owned(),
-        spec: VmSpec::default(),
-        readiness: Readiness::AgentAnswers,
-        ready_timeout: Duration::from_secs(10),
-        warm_up: vec!["name template".to_owned()],
-        generation: 0,
-        state: TemplateState::Building,
-        snapshot: None,
-        imported: false,
-        etag: String::new(),
-        labels: BTreeMap::new(),
-    }
+    let id = TemplateId::parse(id).unwrap();
+    let warm_up = vec!["name template".to_owned()];
+    Template { warm_up, ..Template::new(id, "memory", VmSpec::default()) }
 }
 
 pub fn pool(id: &str, depth: usize) -> PoolConfig {
-    PoolConfig {
-        id: PoolId::parse(id).unwrap(),
-        template: TemplateId::parse("default").unwrap(),
-        sizing: Sizing::Fixed { depth },
-        warm_state: WarmState::Running,
-        max_warm_age: None,
-        max_parallel_restores: 8,
-        default_overflow: Overflow::WarmElseCold,
-        default_ttl: Duration::from_secs(300),
-        max_ttl: Duration::from_secs(3600),
-        etag: String::new(),
-        create_time: SystemTime::UNIX_EPOCH,
-        update_time: SystemTime::UNIX_EPOCH,
-        labels: BTreeMap::new(),
-    }
+    let (id, template) = (PoolId::parse(id).unwrap(), TemplateId::parse("default").unwrap());
+    PoolConfig { sizing: Sizing::Fixed { depth }, ..PoolConfig::new(id, template) }
 }
 
 /// The reason of an error, for comparing.

@@ -10,10 +10,7 @@ use hearth_proto::{names, v1};
 use super::{count, duration, time};
 use crate::check::Fields;
 
-/// The lease of an acquire that does not say, where the pool does not either.
-pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(300);
-/// The longest lease where the pool does not say.
-pub(crate) const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
+pub(crate) use hearth_pool::pool::{DEFAULT_MAX_TTL as MAX_TTL, DEFAULT_TTL};
 
 /// The settings that a pool can be changed in, as paths of an update mask.
 pub(crate) const PATHS: [&str; 8] = [
@@ -122,21 +119,7 @@ pub(crate) fn new_config(
     template: hearth_pool::ids::TemplateId,
     max_parallel_restores: usize,
 ) -> PoolConfig {
-    PoolConfig {
-        id,
-        template,
-        sizing: Sizing::Fixed { depth: 0 },
-        warm_state: WarmState::default(),
-        max_warm_age: None,
-        max_parallel_restores,
-        default_overflow: Overflow::default(),
-        default_ttl: DEFAULT_TTL,
-        max_ttl: MAX_TTL,
-        etag: String::new(),
-        create_time: SystemTime::UNIX_EPOCH,
-        update_time: SystemTime::UNIX_EPOCH,
-        labels: Default::default(),
-    }
+    PoolConfig { max_parallel_restores, ..PoolConfig::new(id, template) }
 }
 
 /// The paths of an update mask; without one, every setting that is set in `pool`.

@@ -34,20 +34,10 @@ pub(crate) fn recipe(
     wire: v1::Template,
 ) -> Result<Template> {
     let (readiness, ready_timeout) = readiness(fields, wire.readiness)?;
-    Ok(Template {
-        id,
-        provider: provider.name.clone(),
-        spec: spec::spec(fields, "template.spec", wire.spec.unwrap_or_default())?,
-        readiness,
-        ready_timeout,
-        warm_up: warm_up(fields, wire.warm_up)?,
-        generation: 0,
-        state: TemplateState::Building,
-        snapshot: None,
-        imported: false,
-        etag: String::new(),
-        labels: Default::default(),
-    })
+    let spec = spec::spec(fields, "template.spec", wire.spec.unwrap_or_default())?;
+    let warm_up = warm_up(fields, wire.warm_up)?;
+    let recipe = Template::new(id, &provider.name, spec);
+    Ok(Template { readiness, ready_timeout, warm_up, ..recipe })
 }
 
 /// Which parts of a template `mask` names; without one, those that are set in `template`.
