@@ -23,7 +23,7 @@ const PERIOD: Duration = Duration::from_millis(100);
 pub(crate) struct Health {
     manager: Arc<Manager>,
     reporter: HealthReporter,
-    is_furnished: AtomicBool,
+    is_furnished: Arc<AtomicBool>,
     shown: tokio::sync::Mutex<BTreeMap<String, ServingStatus>>,
 }
 
@@ -33,7 +33,7 @@ impl Health {
         let health = Arc::new(Self {
             manager,
             reporter,
-            is_furnished: AtomicBool::new(false),
+            is_furnished: Arc::default(),
             shown: tokio::sync::Mutex::default(),
         });
         health.show().await;
@@ -44,6 +44,11 @@ impl Health {
     pub(crate) async fn furnished(&self) {
         self.is_furnished.store(true, Ordering::Release);
         self.show().await;
+    }
+
+    /// Is set when recovery is over, and never again.
+    pub(crate) fn is_furnished(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_furnished)
     }
 
     /// Why no work is taken now; `None` when it is.

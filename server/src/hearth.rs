@@ -123,8 +123,15 @@ impl Hearth {
             ending.clone(),
         );
         let end = ending.clone().cancelled_owned();
-        let serving = listen::serve(grpc_listener, services.routes(), reporter, &config.grpc, end)
-            .map_err(StartError::Internal)?;
+        let serving = listen::serve(
+            grpc_listener,
+            services.routes(),
+            reporter,
+            health.is_furnished(),
+            &config.grpc,
+            end,
+        );
+        let serving = serving.map_err(StartError::Internal)?;
         let served = Some(listen::spawn(&tasks, serving, at_once.clone()));
         admin::serve(admin_listener, Arc::clone(&health), &tasks);
         metrics::keep_up(&tasks);

@@ -1,5 +1,5 @@
-//! What every call goes through: it is counted and timed, gets an id, and, where the transport
-//! itself refuses it, an error in our words.
+//! What every call goes through: it is counted and timed, gets an id, is turned away while the
+//! server starts, and has an error in our words where the transport itself refuses it.
 //!
 //! Names of methods come from the descriptors, so that a client cannot make up label values.
 
@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use hearth_pool::error::Error;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use prost::Message as _;
@@ -21,13 +23,18 @@ use tracing::Instrument as _;
 
 use crate::call::CallId;
 use crate::metrics::MethodMetrics;
-use crate::status;
+use crate::status::{self, Refusal};
 
 /// Puts [`Watched`] around the services.
 #[derive(Clone, Debug)]
 pub(crate) struct WatchLayer {
     methods: Arc<Methods>,
+    /// Recovery is over: until then nothing is known that could be answered.
+    is_open: Arc<AtomicBool>,
 }
+
+/// What can be asked of a server that starts.
+const WHILE_STARTING: &str = "/hearth.v1.NodeService/GetNode";
 
 #[derive(Debug)]
 struct Methods {
@@ -37,11 +44,14 @@ struct Methods {
 }
 
 impl WatchLayer {
-    /// Knows the methods in these encoded descriptor sets.
+    /// Knows the methods in these encoded descriptor sets; lets calls of ours in when `is_open`.
     ///
     /// # Errors
     /// When one cannot be decoded.
-    pub(crate) fn new(descriptor_sets: &[&[u8]]) -> Result<Self, prost::DecodeError> {
+    pub(crate) fn new(
+        descriptor_sets: &[&[u8]],
+        is_open: Arc<AtomicBool>,
+    ) -> Result<Self, prost::DecodeError> {
         let mut by_path = HashMap::new();
         for encoded in descriptor_sets {
             let set = prost_types::FileDescriptorSet::decode(*encoded)?;
@@ -57,7 +67,7 @@ impl WatchLayer {
             }
         }
         let unknown = Arc::new(MethodMetrics::new("unknown", "unknown"));
-        Ok(Self { methods: Arc::new(Methods { by_path, unknown }) })
+        Ok(Self { methods: Arc::new(Methods { by_path, unknown }), is_open })
     }
 }
 
@@ -65,7 +75,8 @@ impl<S> Layer<S> for WatchLayer {
     type Service = Watched<S>;
 
     fn layer(&self, inner: S) -> Watched<S> {
-        Watched { inner, methods: Arc::clone(&self.methods) }
+        let (methods, is_open) = (Arc::clone(&self.methods), Arc::clone(&self.is_open));
+        Watched { inner, methods, is_open }
     }
 }
 
@@ -74,6 +85,7 @@ impl<S> Layer<S> for WatchLayer {
 pub(crate) struct Watched<S> {
     inner: S,
     methods: Arc<Methods>,
+    is_open: Arc<AtomicBool>,
 }
 
 impl<S> Service<Request<Body>> for Watched<S>
@@ -95,10 +107,19 @@ where
         let mut end = End::of(Arc::clone(metrics));
         let id = CallId::next();
         let span = tracing::debug_span!("call", %id, path);
+        let is_ours = path.starts_with("/hearth.v1.") || path.starts_with("/google.longrunning.");
+        let is_early = is_ours && path != WHILE_STARTING && !self.is_open.load(Ordering::Acquire);
+        let refused = is_early.then(|| starting(path));
         request.extensions_mut().insert(id);
-        let called = self.inner.call(request);
+        let called = match refused {
+            Some(refused) => Err(refused.into_status(id).into_http::<Body>()),
+            None => Ok(self.inner.call(request)),
+        };
         let watched = async move {
-            let mut response = called.await?;
+            let mut response = match called {
+                Ok(called) => called.await?,
+                Err(refused) => refused,
+            };
             // An error without a body has its status here; otherwise it comes in the trailers.
             if response.headers().contains_key("grpc-status") {
                 in_our_words(response.headers_mut());
@@ -107,6 +128,16 @@ where
             Ok(response.map(|inner| WatchedBody { inner, end }))
         };
         Box::pin(watched.instrument(span))
+    }
+}
+
+/// What a call gets that comes before recovery is over.
+fn starting(path: &str) -> Refusal {
+    match path {
+        "/hearth.v1.VmService/AcquireVm" => {
+            Refusal::Acquire { error: Error::Starting, allocated: false }
+        }
+        _ => Error::Starting.into(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The gRPC port: every service behind the layers, health and reflection beside them.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hearth_pool::tasks::TaskGroup;
@@ -27,7 +29,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Serves `routes` on `listener` until `end`, and then what is under way.
+/// Serves `routes` on `listener` until `end`, and then what is under way; calls of ours are let in
+/// when `is_open`.
 ///
 /// # Errors
 /// When our own descriptors cannot be read.
@@ -35,6 +38,7 @@ pub(crate) fn serve(
     listener: TcpListener,
     routes: Routes,
     reporter: HealthReporter,
+    is_open: Arc<AtomicBool>,
     settings: &Grpc,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send + 'static, Error> {
@@ -48,7 +52,7 @@ pub(crate) fn serve(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .prepare();
-    let watch = WatchLayer::new(&[FILE_DESCRIPTOR_SET, HEALTH_DESCRIPTOR_SET])?;
+    let watch = WatchLayer::new(&[FILE_DESCRIPTOR_SET, HEALTH_DESCRIPTOR_SET], is_open)?;
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(settings.keepalive_interval))
         .http2_keepalive_timeout(Some(settings.keepalive_timeout))

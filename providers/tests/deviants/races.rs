@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::deviant::{Deviation, Inner};
 
 /// How long a deviant dwells between looking and acting, so that others come in between.
-const MOMENT: Duration = Duration::from_micros(200);
+const MOMENT: Duration = Duration::from_millis(1);
 
 pub(crate) const ALL: &[Deviation] = &[
     ("two creates of one name win", |it| {

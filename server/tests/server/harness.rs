@@ -30,6 +30,13 @@ pub(crate) async fn server() -> Server {
 
 /// A server whose configuration was changed; what is not there yet is not waited for.
 pub(crate) async fn server_with(change: impl FnOnce(&mut Config)) -> Server {
+    let server = starting_server(change).await;
+    server.hearth.begin(false).await.unwrap();
+    server
+}
+
+/// A server that has not begun: its ports are open, and its recovery is still to come.
+pub(crate) async fn starting_server(change: impl FnOnce(&mut Config)) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config {
         listen: ([127, 0, 0, 1], 0).into(),
@@ -41,7 +48,6 @@ pub(crate) async fn server_with(change: impl FnOnce(&mut Config)) -> Server {
     config.providers.insert("memory".to_owned(), ProviderConfig::of(ProviderKind::Memory));
     change(&mut config);
     let hearth = Hearth::open(config, Levels::detached()).await.unwrap();
-    hearth.begin(false).await.unwrap();
     let client = HearthClient::connect(&hearth.grpc_address().to_string()).await.unwrap();
     Server { hearth, client, _dir: dir }
 }

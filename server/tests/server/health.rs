@@ -8,7 +8,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::harness::{Server, eventually, server};
+use crate::harness::{Server, eventually, server, starting_server};
 
 async fn channel(server: &Server) -> Channel {
     let address = format!("http://{}", server.hearth.grpc_address());
@@ -19,6 +19,28 @@ async fn health(client: &mut HealthClient<Channel>, service: &str) -> Result<Ser
     let request = HealthCheckRequest { service: service.to_owned() };
     let answer = client.check(request).await.map_err(|status| status.code())?;
     Ok(answer.into_inner().status())
+}
+
+#[tokio::test]
+async fn before_recovery_is_over_every_call_says_so() {
+    let server = starting_server(|_| ()).await;
+    let mut client = HealthClient::new(channel(&server).await);
+    assert_eq!(health(&mut client, "").await, Ok(ServingStatus::NotServing));
+    let get = || v1::GetPoolRequest { name: "pools/default".to_owned() };
+    let early = server.client.pools.clone().get_pool(get()).await.unwrap_err();
+    let details = hearth_proto::StatusDetails::of(&early);
+    assert_eq!(
+        (early.code(), details.reason.as_deref()),
+        (Code::Unavailable, Some("NODE_STARTING"))
+    );
+    assert!(details.retry_after.is_some());
+    let asked = v1::AcquireVmRequest { pool: "pools/default".to_owned(), ..Default::default() };
+    let early = server.client.vms.clone().acquire_vm(asked).await.unwrap_err();
+    assert_eq!(hearth_proto::StatusDetails::of(&early).allocated, Some(false));
+    server.client.node.clone().get_node(v1::GetNodeRequest::default()).await.unwrap();
+    server.hearth.begin(false).await.unwrap();
+    server.client.pools.clone().get_pool(get()).await.unwrap();
+    server.stop().await;
 }
 
 #[tokio::test]
