@@ -8,7 +8,7 @@ CARGO ?= cargo
 export HEARTH_REQUIRE ?= qemu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest build run demo test test-long deviants lint docs fmt
+.PHONY: help setup guest build run demo test test-long deviants bench lint docs fmt
 
 help: ## Say what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test-long: setup guest ## What takes too long for every change: many more random
 
 deviants: ## Show that the contract's cases can fail
 	$(CARGO) test --package hearth-providers --test deviants --
+
+bench: ## Measure the handoff against its bare parts, as a ratio in one run
+	$(CARGO) run --release --package hearth-benches --bin handoff
 
 lint: ## Formatting, lints, shell scripts, dependencies
 	$(CARGO) fmt --all --check
