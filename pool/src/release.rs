@@ -4,6 +4,7 @@
 //! answered, the VM is destroyed, GONE is appended. The first transition out of Leased wins. A
 //! VM that ran tenant code is never warm again.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -239,6 +240,8 @@ impl Manager {
     /// took too long. Strangers are left alone.
     pub(crate) async fn destroy_all(self: &Arc<Self>) -> bool {
         let all_gone = async {
+            // Each is handed in once: the reaper tries until it is gone.
+            let mut doomed = HashSet::new();
             loop {
                 // Looked at before the VMs: what a job makes is there when it has ended.
                 let is_idle = self.jobs.is_idle(Class::Restore) && self.jobs.is_idle(Class::Build);
@@ -252,7 +255,7 @@ impl Manager {
                             continue;
                         }
                         left += 1;
-                        if self.leases.by_uid(view.uid).is_none() {
+                        if self.leases.by_uid(view.uid).is_none() && doomed.insert(view.uid) {
                             self.reaper.retire(provider, view.vm_id, None);
                         }
                     }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use hearth_proto::v1::acquire_vm_response::Source;
 use hearth_proto::v1::vm::State;
-use hearth_proto::v1::{AcquireVmRequest, Vm};
+use hearth_proto::v1::{AcquireVmRequest, Vm, endpoint};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::hearth::{Answer, Hearth, Host, Outcome, kill, request};
 
@@ -71,7 +72,21 @@ async fn a_killed_leased_vmm_is_failed_with_its_console() -> Outcome {
         .await?;
     println!("seen to be FAILED {:?} after its kill", begun.elapsed());
     let failure = hearth.get("vms/mine").await?.failure.ok_or("no failure")?;
-    assert!(!failure.message.is_empty() || !failure.reason.is_empty(), "{failure:?}");
+    assert!(format!("{failure:?}").contains("signal 9"), "{failure:?}");
+    hearth.client.release(&vm).await?;
+
+    // One whose guest has said something: it is told with the failure.
+    let vm = hearth.acquire(request("said")).await?.vm.ok_or("no vm")?;
+    let channel = vm.endpoints.iter().find(|it| it.kind() == endpoint::Kind::Unix);
+    let channel = &channel.ok_or("no channel")?.address;
+    tokio::net::UnixStream::connect(channel).await?.write_all(b"\npanic\n").await?;
+    hearth
+        .until("it is FAILED", async || {
+            hearth.get("vms/said").await.is_ok_and(|vm| vm.state() == State::Failed)
+        })
+        .await?;
+    let failure = hearth.get("vms/said").await?.failure.ok_or("no failure")?;
+    assert!(failure.console_tail.contains("panic asked for"), "{failure:?}");
     hearth.client.release(&vm).await?;
     hearth.until("its directory is gone", async || host.vmm_pids().len() == 4).await?;
     Ok(())
