@@ -42,7 +42,7 @@ fn guest() -> Result<VmSpec, String> {
         path.map(Some)
     };
     Ok(VmSpec {
-        kernel: file("vmlinux")?,
+        kernel: file("vmlinuz")?,
         initrd: file("initrd.cpio.gz")?,
         rootfs: file("rootfs.ext4")?,
         boot_args: "quiet".to_owned(),

@@ -298,7 +298,7 @@ fn a_start_that_fails_can_be_tried_again() {
     assert!(error.to_string().contains("exited with status 1"), "{error}");
     assert!(cause.contains("kernel"), "QEMU's last words are the cause: {cause}");
     assert_eq!(rig.provider().status(&id("one")), Some(VmStatus::Created));
-    fs::copy(crate::rig::guest("vmlinux"), &kernel).unwrap();
+    fs::copy(crate::rig::guest("vmlinuz"), &kernel).unwrap();
     rig.provider().start_vm(&id("one")).unwrap();
     assert_eq!(rig.provider().status(&id("one")), Some(VmStatus::Running));
 }

@@ -30,7 +30,7 @@ pub(crate) fn guest(file: &str) -> PathBuf {
 
 /// Why the cases cannot run.
 pub(crate) fn missing() -> Option<String> {
-    for file in ["vmlinux", "initrd.cpio.gz", "rootfs.ext4"] {
+    for file in ["vmlinuz", "initrd.cpio.gz", "rootfs.ext4"] {
         if !guest(file).is_file() {
             return Some(format!("there is no {}", guest(file).display()));
         }
@@ -49,7 +49,7 @@ pub(crate) fn snapshot_id(id: &str) -> SnapshotId {
 
 pub(crate) fn cold_spec() -> VmSpec {
     VmSpec {
-        kernel: Some(guest("vmlinux")),
+        kernel: Some(guest("vmlinuz")),
         initrd: Some(guest("initrd.cpio.gz")),
         rootfs: Some(guest("rootfs.ext4")),
         mem_size_mib: 256,

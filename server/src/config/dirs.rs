@@ -49,7 +49,7 @@ pub(crate) fn tidy_runtime(runtime: &Path) {
 /// The files of a guest: a kernel, its initial RAM disk and its root disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guest {
-    /// `vmlinux`
+    /// `vmlinuz`
     pub kernel: PathBuf,
     /// `initrd.cpio.gz`
     pub initrd: PathBuf,
@@ -78,7 +78,7 @@ pub fn find_guest(given: Option<&Path>) -> Result<Guest, String> {
     let found = places.iter().find_map(|dir| {
         let file = |name: &str| Some(dir.join(name)).filter(|path| path.is_file());
         Some(Guest {
-            kernel: file("vmlinux")?,
+            kernel: file("vmlinuz")?,
             initrd: file("initrd.cpio.gz")?,
             rootfs: file("rootfs.ext4")?,
         })
@@ -86,7 +86,7 @@ pub fn find_guest(given: Option<&Path>) -> Result<Guest, String> {
     found.ok_or_else(|| {
         let places: Vec<_> = places.iter().map(|it| it.display().to_string()).collect();
         format!(
-            "no guest (vmlinux, initrd.cpio.gz, rootfs.ext4) in {}: scripts/guest builds one, \
+            "no guest (vmlinuz, initrd.cpio.gz, rootfs.ext4) in {}: scripts/guest builds one, \
              --guest DIR says where it is, and --provider memory needs none",
             places.join(", ")
         )
@@ -109,12 +109,12 @@ mod tests {
     #[test]
     fn a_guest_is_whole_or_none() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("vmlinux"), "").unwrap();
+        std::fs::write(dir.path().join("vmlinuz"), "").unwrap();
         let error = find_guest(Some(dir.path())).unwrap_err();
         assert!(error.contains("scripts/guest"), "{error}");
         std::fs::write(dir.path().join("initrd.cpio.gz"), "").unwrap();
         std::fs::write(dir.path().join("rootfs.ext4"), "").unwrap();
-        assert_eq!(find_guest(Some(dir.path())).unwrap().kernel, dir.path().join("vmlinux"));
+        assert_eq!(find_guest(Some(dir.path())).unwrap().kernel, dir.path().join("vmlinuz"));
     }
 
     #[test]

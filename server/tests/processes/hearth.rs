@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Why there can be no QEMU here, if so.
 pub(crate) fn missing_qemu_host() -> Option<String> {
     let guest = guest_dir();
-    if !guest.join("vmlinux").is_file() {
+    if !guest.join("vmlinuz").is_file() {
         return Some("the guest image is missing (scripts/guest builds it)".to_owned());
     }
     let binary = format!("qemu-system-{}", std::env::consts::ARCH);
@@ -78,18 +78,27 @@ impl Host {
         };
         let grpc = address("listening on grpc://")?;
         let admin = address("admin on http://")?;
-        let client = HearthClient::connect(&grpc).await?;
-        let mut hearth = Hearth { child, client, admin };
         // Ready only after recovery; then the pool fills. It may have ended instead.
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        while hearth.warm().await < 4 {
-            let ended = hearth.child.try_wait()?;
-            if ended.is_some() || tokio::time::Instant::now() > deadline {
-                return Err(format!("hearth does not serve: {}", self.log_tail()).into());
+        let client = loop {
+            match HearthClient::connect(&grpc).await {
+                Ok(client) => break client,
+                Err(_) => self.wait_a_little(&mut child, deadline).await?,
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let mut hearth = Hearth { child, client, admin };
+        while !hearth.ready().await || hearth.warm().await < 4 {
+            self.wait_a_little(&mut hearth.child, deadline).await?;
         }
         Ok(hearth)
+    }
+
+    async fn wait_a_little(&self, child: &mut Child, deadline: tokio::time::Instant) -> Outcome {
+        if child.try_wait()?.is_some() || tokio::time::Instant::now() > deadline {
+            return Err(format!("hearth does not serve: {}", self.log_tail()).into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(())
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -178,15 +187,19 @@ impl Hearth {
 
     /// The value of one series; `None` when it is not there.
     pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
-        let text = self.metrics().await.ok()?;
+        let text = self.admin_page("/metrics").await.ok()?;
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     }
 
-    async fn metrics(&self) -> Answer<String> {
+    async fn ready(&self) -> bool {
+        self.admin_page("/readyz").await.is_ok_and(|page| page.starts_with("HTTP/1.1 200"))
+    }
+
+    async fn admin_page(&self, path: &str) -> Answer<String> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut stream = tokio::net::TcpStream::connect(&self.admin).await?;
         let request =
-            format!("GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.admin);
+            format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.admin);
         stream.write_all(request.as_bytes()).await?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await?;

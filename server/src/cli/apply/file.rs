@@ -15,7 +15,7 @@ use crate::cli::text::absolute;
 pub(super) const EXAMPLE: &str = r#"Example:
   [templates.web]
   provider = "qemu"                      # the node's first when left out
-  spec = { kernel = "vmlinux", initrd = "initrd.cpio.gz", rootfs = "web.ext4", mem_size_mib = 256 }
+  spec = { kernel = "vmlinuz", initrd = "initrd.cpio.gz", rootfs = "web.ext4", mem_size_mib = 256 }
   readiness = { console_marker = "READY", timeout = "60s" }   # or { agent_answer = {} }
   warm_up = ["echo warm"]
 

@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     const FILE: &str = r#"
-        spec = { kernel = "vmlinux", mem_size_mib = 64 }
+        spec = { kernel = "vmlinuz", mem_size_mib = 64 }
         readiness = { agent_answer = {}, timeout = "30s" }
         warm_up = ["name golden", { request = "ping", expect_prefix = "pong" }]
     "#;
@@ -207,7 +207,7 @@ mod tests {
         let mut template = v1::Template::default();
         let first = recipe.lay_over(&mut template, Path::new("/base"));
         assert_eq!(first, ["spec", "readiness", "warm_up"]);
-        assert_eq!(template.spec.as_ref().map(|spec| spec.kernel.as_str()), Some("/base/vmlinux"));
+        assert_eq!(template.spec.as_ref().map(|spec| spec.kernel.as_str()), Some("/base/vmlinuz"));
         assert!(recipe.lay_over(&mut template, Path::new("/base")).is_empty());
     }
 
