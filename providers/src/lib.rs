@@ -19,8 +19,12 @@ pub mod env;
 pub mod error;
 pub mod faulty;
 pub(crate) mod files;
+#[cfg(all(feature = "firecracker", target_os = "linux"))]
+pub mod firecracker;
 pub mod id;
 pub mod limit;
+#[cfg(all(any(feature = "firecracker", feature = "qemu"), target_os = "linux"))]
+pub(crate) mod local;
 pub mod memory;
 pub mod model;
 pub mod provider;

@@ -5,6 +5,14 @@
 //! `HEARTH_BLESS=1` writes the file anew. Without its host a provider's cases are ignored,
 //! unless `HEARTH_REQUIRE` (words separated by commas) names the provider.
 
+#[cfg(all(feature = "firecracker", target_os = "linux"))]
+#[path = "conformance/firecracker.rs"]
+mod firecracker;
+#[cfg(all(feature = "firecracker", target_os = "linux"))]
+mod firecracker_fake;
+#[cfg(all(feature = "firecracker", target_os = "linux"))]
+#[path = "firecracker_guest/mod.rs"]
+mod firecracker_guest;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
 #[path = "conformance/qemu.rs"]
 mod qemu;
@@ -23,6 +31,8 @@ use suites::Suite;
 use summary::{Shown, Summary};
 
 fn main() -> ExitCode {
+    #[cfg(all(feature = "firecracker", target_os = "linux"))]
+    firecracker_fake::run_if_asked();
     let arguments = Arguments::from_args();
     let suites: Vec<_> = suites::all().into_iter().map(Arc::new).collect();
     let summary = Arc::new(Summary::default());

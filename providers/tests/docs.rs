@@ -27,6 +27,8 @@ fn the_capability_table_is_the_codes() {
 fn providers() -> Vec<(&'static str, Capabilities)> {
     vec![
         ("memory", hearth_providers::memory::CAPABILITIES),
+        #[cfg(all(feature = "firecracker", target_os = "linux"))]
+        ("firecracker", hearth_providers::firecracker::CAPABILITIES),
         #[cfg(all(feature = "qemu", target_os = "linux"))]
         ("qemu", hearth_providers::qemu::CAPABILITIES),
     ]

@@ -174,7 +174,7 @@ cases! {
 
     /// A restore can replace interfaces of the snapshot, in this one VM.
     fn a_restore_replaces_network_interfaces(p)
-    if (p.capabilities().restore && p.capabilities().network_overrides) {
+    if (p.can_continue() && p.capabilities().network_overrides) {
         let mut spec = p.fixture().spec.clone();
         spec.network_interfaces = vec![interface("eth0", "tap-template")];
         let vm = p.make("vm", &spec)?;

@@ -22,7 +22,7 @@ impl QemuBackend {
         let Some(record) = self.record_of(&place.dir) else {
             return Ok(Adopted { machine, status: VmStatus::Created, failure: None });
         };
-        let bounded = Self::bounded(&machine);
+        let bounded = machine.vmm.bounded();
         let Some(process) = self.supervisor.adopt(record.clone(), &place.dir, bounded) else {
             self.supervisor.tidy(&record);
             let reason = match record.boot_id == SystemEnv.boot_id() {
@@ -31,7 +31,7 @@ impl QemuBackend {
             };
             return Ok(self.dead(machine, reason.to_owned()));
         };
-        machine.set_process(process);
+        machine.vmm.set_process(process);
         let status = machine.wait_for_monitor(self.config.command_timeout).and_then(|()| {
             if self.finish_interrupted_capture(&machine)? {
                 return Ok(VmStatus::Running);
@@ -45,8 +45,8 @@ impl QemuBackend {
             Ok(status) => status,
             Err(error) => {
                 // Its holder is told, and destroys it; to leave it running would help nobody.
-                machine.give_up(String::new());
-                let process = machine.process();
+                machine.vmm.give_up(String::new());
+                let process = machine.vmm.process();
                 process.map(|process| process.wait(self.config.kill_timeout));
                 let reason = format!("QEMU could not be taken up after a restart: {error}");
                 return Ok(self.dead(machine, reason));
@@ -67,8 +67,9 @@ impl QemuBackend {
     }
 
     fn dead(&self, machine: Arc<Machine>, reason: String) -> Adopted<Arc<Machine>> {
-        let exit = machine.process().and_then(|process| process.exit()).unwrap_or(Exit::Unknown);
-        let failure = machine.fail(reason, exit, &*self.env);
+        let exit =
+            machine.vmm.process().and_then(|process| process.exit()).unwrap_or(Exit::Unknown);
+        let failure = Some(machine.vmm.fail(reason, exit, &*self.env));
         Adopted { machine, status: VmStatus::Failed, failure }
     }
 }

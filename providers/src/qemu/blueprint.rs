@@ -13,6 +13,8 @@ use super::disk::Disk;
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::id::Uid;
+use crate::local::image;
+use crate::local::network::{self, HOST_DEVICES};
 use crate::model::{NetworkInterface, RateLimits, VmSpec};
 
 /// In the instance's directory.
@@ -74,13 +76,17 @@ impl Blueprint {
             mem_size_mib: spec.mem_size_mib,
             memory: Memory::OwnFile,
             boot: Some(Boot {
-                kernel: absolute("kernel", kernel)?,
-                initrd: spec.initrd.as_deref().map(|path| absolute("initrd", path)).transpose()?,
+                kernel: image::absolute("kernel", kernel)?,
+                initrd: spec
+                    .initrd
+                    .as_deref()
+                    .map(|path| image::absolute("initrd", path))
+                    .transpose()?,
                 command_line: command_line(spec),
             }),
             disks: rootfs.chain(drives).collect::<Result<_>>()?,
             interfaces: interfaces
-                .map(|(index, it)| with_device(uid, index, it))
+                .map(|(index, it)| network::on_host(uid, index, it, Some(Path::new(HOST_DEVICES))))
                 .collect::<Result<_>>()?,
             vsock_cid: spec.vsock_cid,
             rate_limits: spec.rate_limits,
@@ -98,13 +104,6 @@ impl Blueprint {
     pub(super) fn read(dir: &Path) -> Result<Self> {
         files::read_json(&dir.join(FILE))
     }
-}
-
-pub(super) fn absolute(field: &'static str, path: &Path) -> Result<PathBuf> {
-    path.canonicalize().map_err(|error| VmRuntimeError::InvalidSpec {
-        field,
-        reason: format!("{}: {error}", path.display()),
-    })
 }
 
 fn refuse_unsupported(spec: &VmSpec) -> Result<()> {
@@ -144,37 +143,6 @@ fn command_line(spec: &VmSpec) -> String {
         line.push_str(&spec.boot_args);
     }
     line
-}
-
-/// The interface with its TAP checked, and with an address that no other VM of ours has.
-fn with_device(uid: Uid, index: usize, wanted: &NetworkInterface) -> Result<NetworkInterface> {
-    let refuse =
-        |reason: String| Err(VmRuntimeError::InvalidSpec { field: "network_interfaces", reason });
-    let name = wanted.host_dev_name.as_str();
-    let valid = !name.is_empty() && name.len() < 16 && !name.contains(['/', ',', '\0']);
-    if !valid || name == "." || name == ".." {
-        return refuse(format!("{name:?} is no name of a network device"));
-    }
-    if !Path::new("/sys/class/net").join(name).join("tun_flags").exists() {
-        return refuse(format!("this host has no TAP device {name}"));
-    }
-    if let Some(mac) = &wanted.guest_mac {
-        let octets: Vec<_> = mac.split(':').collect();
-        let hex = |octet: &&str| octet.len() == 2 && u8::from_str_radix(octet, 16).is_ok();
-        if octets.len() != 6 || !octets.iter().all(hex) {
-            return refuse(format!("{mac:?} is no MAC address"));
-        }
-    }
-    let guest_mac = wanted.guest_mac.clone().or_else(|| Some(mac_of(uid, index)));
-    Ok(NetworkInterface { guest_mac, ..wanted.clone() })
-}
-
-/// In the range that is administered locally, from the digits of the uid.
-fn mac_of(uid: Uid, index: usize) -> String {
-    let digits: Vec<u8> = uid.to_string().bytes().filter(u8::is_ascii_hexdigit).collect();
-    let pairs = digits.rchunks(2).take(4);
-    let octets = pairs.map(|pair| format!(":{}", String::from_utf8_lossy(pair)));
-    format!("06:{index:02x}{}", octets.collect::<String>())
 }
 
 #[cfg(test)]
@@ -224,13 +192,5 @@ mod tests {
         assert!(line(&named).ends_with("quiet root=/dev/vdb") && !line(&named).contains("vda"));
         let with_initrd = VmSpec { initrd: spec().kernel, ..spec() };
         assert!(!line(&with_initrd).contains("root="));
-    }
-
-    #[test]
-    fn addresses_differ_between_machines_and_interfaces() {
-        let other = Uid::from_random([8; 16]);
-        assert_ne!(mac_of(uid(), 0), mac_of(other, 0));
-        assert_ne!(mac_of(uid(), 0), mac_of(uid(), 1));
-        assert_eq!(mac_of(uid(), 0).len(), 17);
     }
 }

@@ -5,7 +5,6 @@
 //! runs again, as does the way to the medium.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,13 +13,14 @@ use qapi::qmp::{self, MigrationCapability as Capability, MigrationStatus, RunSta
 use super::QemuBackend;
 use super::arguments::RAM;
 use super::blueprint::{Blueprint, Memory};
-use super::copy;
 use super::image::{Image, STATE};
 use super::machine::{Machine, refused};
 use crate::backend::Captured;
 use crate::env::Deadline;
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
+use crate::local::copy;
+use crate::local::image;
 
 /// In the instance's directory while a snapshot of a running guest is under way: should hearth
 /// end meanwhile, whoever takes the machine up lets the guest go on.
@@ -35,7 +35,7 @@ impl QemuBackend {
         was_running: bool,
         into: &Path,
     ) -> Result<Captured<Image>> {
-        let mark = machine.dir.join(STANDS_STILL);
+        let mark = machine.dir().join(STANDS_STILL);
         if was_running {
             File::create(&mark)
                 .map_err(|error| files::io_error("mark a snapshot's begin".into(), error))?;
@@ -44,14 +44,14 @@ impl QemuBackend {
         if was_running {
             // Whatever went wrong, the guest goes on; one that cannot is not left to look alive.
             if let Err(error) = machine.resume() {
-                machine.give_up(format!("the guest could not go on after a snapshot: {error}"));
+                machine.vmm.give_up(format!("the guest could not go on after a snapshot: {error}"));
                 return Err(stood.err().unwrap_or(error));
             }
             let _ = std::fs::remove_file(&mark);
         }
         stood?;
         let image = self.finish(machine, into)?;
-        let size_bytes = sync(into).map_err(|error| {
+        let size_bytes = image::sync_dir(into).map_err(|error| {
             files::io_error(format!("write {} to its medium", into.display()), error)
         })?;
         let made_with = image.made_with.clone();
@@ -69,13 +69,13 @@ impl QemuBackend {
         }
         let in_file = machine.blueprint.memory == Memory::OwnFile;
         self.write_state(machine, in_file, &into.join(STATE))?;
-        let go_on = || !machine.is_killed();
+        let go_on = || !machine.vmm.is_killed();
         if in_file {
-            copy::copy(&machine.dir.join(RAM), &into.join(RAM), &go_on)
+            copy::copy(&machine.dir().join(RAM), &into.join(RAM), &go_on)
                 .map_err(|error| files::io_error("copy the guest's memory".into(), error))?;
         }
         for (index, disk) in machine.blueprint.disks.iter().enumerate() {
-            disk.capture_own_layer(index, &machine.dir, into, &go_on)?;
+            disk.capture_own_layer(index, machine.dir(), into, &go_on)?;
         }
         Ok(())
     }
@@ -96,7 +96,7 @@ impl QemuBackend {
 
     /// What can wait until the guest runs again.
     fn finish(&self, machine: &Machine, into: &Path) -> Result<Image> {
-        let go_on = || !machine.is_killed();
+        let go_on = || !machine.vmm.is_killed();
         let from = &machine.blueprint;
         let disks = from.disks.iter().enumerate();
         let disks = disks.map(|(index, disk)| disk.capture_layers(index, into, &go_on));
@@ -114,7 +114,7 @@ impl QemuBackend {
     /// Lets a guest go on that an earlier hearth left standing still in the middle of a snapshot.
     /// Answers whether there was such a one.
     pub(super) fn finish_interrupted_capture(&self, machine: &Machine) -> Result<bool> {
-        let mark = machine.dir.join(STANDS_STILL);
+        let mark = machine.dir().join(STANDS_STILL);
         if !mark.exists() {
             return Ok(false);
         }
@@ -174,17 +174,4 @@ fn cancel_migration(machine: &Machine, timeout: Duration) {
     if machine.execute(&qmp::migrate_cancel {}).is_ok() {
         let _ = await_migration(machine, timeout);
     }
-}
-
-/// Brings the files to their medium: a snapshot outlives the host's next crash. Answers how many
-/// bytes they take there.
-fn sync(dir: &Path) -> std::io::Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(dir)? {
-        let file = File::open(entry?.path())?;
-        file.sync_data()?;
-        bytes += file.metadata()?.blocks() * 512;
-    }
-    File::open(dir)?.sync_all()?;
-    Ok(bytes)
 }

@@ -8,14 +8,15 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{blueprint, copy, qcow2};
+use super::qcow2;
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
+use crate::local::copy;
+use crate::local::image::{self, Stamp};
 
 /// QEMU reads through every layer: past this many, the uppermost is copied, not covered.
 const MAX_LAYERS: usize = 8;
@@ -48,12 +49,6 @@ enum Format {
     Qcow2,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Stamp {
-    length: u64,
-    modified: SystemTime,
-}
-
 impl Disk {
     /// A disk that starts as the raw image at `path`.
     pub(super) fn of(path: &Path, read_only: bool, serial: &str) -> Result<Self> {
@@ -62,7 +57,7 @@ impl Disk {
             let reason = format!("{serial:?} is longer than 20 characters, or not plain");
             return Err(VmRuntimeError::InvalidSpec { field: "extra_drives", reason });
         }
-        let path = blueprint::absolute("rootfs", path)?;
+        let path = image::absolute("rootfs", path)?;
         let stamp = Stamp::of(&path)
             .map_err(|error| files::io_error(format!("look at {}", path.display()), error))?;
         Ok(Self {
@@ -216,13 +211,6 @@ impl Layer {
 pub(super) enum Unusable {
     Missing(String),
     Changed(String),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> std::io::Result<Self> {
-        let metadata = path.metadata()?;
-        Ok(Self { length: metadata.len(), modified: metadata.modified()? })
-    }
 }
 
 fn own_layer(index: usize) -> String {

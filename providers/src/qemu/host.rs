@@ -6,16 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::config::{Accel, QemuConfig};
 use crate::error::{Result, VmRuntimeError};
+use crate::local::program;
 
 /// The oldest QEMU that we can use: `file:` migrations with fixed offsets for RAM.
 const OLDEST: (u32, u32) = (9, 0);
@@ -40,7 +37,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn probe(config: &QemuConfig) -> Result<Self> {
-        let binary = in_path(&config.binary);
+        let binary = program::in_path(&config.binary);
         let version = version_of(&binary)?;
         let mut host = Self {
             binary,
@@ -57,7 +54,7 @@ impl Host {
         }
         let kvm = match config.accel {
             Accel::Tcg => Err("it was configured".to_owned()),
-            Accel::Auto => hardware_virtualisation().and_then(|()| host.with_kvm()),
+            Accel::Auto => program::hardware_virtualisation().and_then(|()| host.with_kvm()),
             Accel::Kvm => host.with_kvm(),
         };
         match (kvm, config.accel) {
@@ -126,7 +123,7 @@ impl Host {
     }
 
     fn run_canary(&self, command: Command, input: &[u8], sign_of_life: &str) -> Result<()> {
-        let (status, output) = run(command, input)?;
+        let (status, output) = program::run(command, input, CANARY_TIMEOUT, how_to_install())?;
         match status.success() && output.contains(sign_of_life) {
             true => Ok(()),
             false => Err(VmRuntimeError::Backend {
@@ -137,24 +134,10 @@ impl Host {
     }
 }
 
-/// Where the shell would find it: VMs are started without an environment to look it up in. What
-/// is not found keeps its name, and the error will have it.
-fn in_path(program: &Path) -> PathBuf {
-    if program.components().count() > 1 {
-        return program.canonicalize().unwrap_or_else(|_| program.to_owned());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(program));
-    found
-        .filter(|path| path.is_absolute())
-        .find(|path| path.is_file())
-        .unwrap_or_else(|| program.to_owned())
-}
-
 fn version_of(binary: &Path) -> Result<String> {
     let mut command = Command::new(binary);
     command.arg("--version");
-    let (_, output) = run(command, b"")?;
+    let (_, output) = program::run(command, b"", CANARY_TIMEOUT, how_to_install())?;
     let version = parse_version(&output).ok_or_else(|| VmRuntimeError::Backend {
         what: format!("{} does not say which QEMU it is", binary.display()),
         source: Some(output.trim().to_owned().into()),
@@ -186,57 +169,6 @@ fn parse_version(output: &str) -> Option<String> {
 fn numbers(version: &str) -> (u32, u32) {
     let mut numbers = version.split('.').map_while(|number| number.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
-/// The flags are of x86; elsewhere the canary alone decides.
-fn hardware_virtualisation() -> Result<(), String> {
-    if !cfg!(target_arch = "x86_64") {
-        return Ok(());
-    }
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let flags = text.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
-    match flags.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm") {
-        true => Ok(()),
-        false => Err("the processor shows neither vmx nor svm".to_owned()),
-    }
-}
-
-/// Runs a short-lived program to its end, or kills it.
-fn run(mut command: Command, input: &[u8]) -> Result<(std::process::ExitStatus, String)> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => VmRuntimeError::backend(
-            format!("{program} is not there: {}, or name another binary", how_to_install()),
-            error,
-        ),
-        _ => VmRuntimeError::backend(format!("run {program}"), error),
-    };
-    // A file, unlike a pipe, cannot be held open and waited for by what the program starts.
-    let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let output = rustix::fs::memfd_create("output", flags).map_err(|error| failed(error.into()))?;
-    let mut output = fs::File::from(output);
-    command.stdout(output.try_clone().map_err(failed)?).stdin(Stdio::piped());
-    command.stderr(output.try_clone().map_err(failed)?);
-    let mut child = command.spawn().map_err(failed)?;
-    // A program that takes no input may be gone already; its status will say so.
-    let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input));
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-    let ended = pid.is_some_and(|pid| {
-        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
-        let timeout = Timespec { tv_sec: CANARY_TIMEOUT.as_secs().cast_signed(), tv_nsec: 0 };
-        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)).is_ok_and(|count| count > 0)
-    });
-    if !ended {
-        let _ = child.kill();
-        let _ = child.wait();
-        let what = format!("{program}, run as a canary,");
-        return Err(VmRuntimeError::Timeout { what, after: CANARY_TIMEOUT });
-    }
-    let status = child.wait().map_err(failed)?;
-    let mut text = Vec::new();
-    output.rewind().map_err(failed)?;
-    output.take(64 * 1024).read_to_end(&mut text).map_err(failed)?;
-    Ok((status, String::from_utf8_lossy(&text).into_owned()))
 }
 
 #[cfg(test)]

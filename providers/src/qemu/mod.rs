@@ -24,7 +24,6 @@ mod blueprint;
 mod capture;
 mod channel;
 mod config;
-mod copy;
 mod disk;
 mod host;
 mod image;
@@ -32,7 +31,6 @@ mod machine;
 mod qcow2;
 mod qmp;
 mod restore;
-mod socket;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -49,7 +47,7 @@ use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::model::{Endpoint, EndpointKind, Failure, SnapshotView, VmSpec, VmStatus, VmmProcess};
 use crate::provider::{ConsoleChunk, GuestChannel, Probe};
-use crate::supervise::{self, AppendLog, Launch, Supervisor};
+use crate::supervise::{Launch, Supervisor};
 use arguments::{AGENT, Beginning, RAM};
 use blueprint::{Blueprint, Memory};
 pub use config::{Accel, QemuConfig};
@@ -95,6 +93,7 @@ impl QemuBackend {
         let name = place.uid.to_string();
         let arguments = arguments::arguments(&name, &machine.blueprint, &self.host, beginning);
         machine
+            .vmm
             .console
             .open_to_append()
             .map_err(|error| files::io_error("make the console's file".into(), error))?;
@@ -102,44 +101,28 @@ impl QemuBackend {
             make_ram(&place.dir.join(RAM), machine.blueprint.mem_size_bytes())
                 .map_err(|error| files::io_error("make the memory's file".into(), error))?;
         }
-        let launch = Launch {
-            program: &self.host.binary,
-            arguments: &arguments,
-            dir: &place.dir,
-            name: &name,
-            output: &machine.log,
-        };
-        machine.set_process(self.supervisor.spawn(launch, Self::bounded(machine))?);
+        let launch =
+            Launch::new(&self.host.binary, &arguments, &place.dir, &name, &machine.vmm.log);
+        machine.vmm.set_process(self.supervisor.spawn(launch, machine.vmm.bounded())?);
         machine
             .wait_for_monitor(self.config.start_timeout)
             .inspect_err(|_| self.undo_launch(machine))
     }
 
-    /// The files that the process of a machine appends to.
-    fn bounded(machine: &Machine) -> Vec<Arc<AppendLog>> {
-        vec![Arc::clone(&machine.console), Arc::clone(&machine.log)]
-    }
-
     /// Ends a process that never became a running machine, without a word to anybody.
     fn undo_launch(&self, machine: &Machine) {
-        let Some(process) = machine.process() else { return };
-        process.kill();
-        if process.wait(self.config.kill_timeout).is_none() {
-            tracing::warn!(process = ?process.record(), "a QEMU does not end");
-            return;
+        if self.supervisor.undo_launch(&machine.vmm, self.config.kill_timeout) {
+            machine.hang_up();
         }
-        self.supervisor.tidy(process.record());
-        let _ = std::fs::remove_file(machine.dir.join(supervise::RECORD));
-        machine.forget_process();
     }
 
     /// From now on the machine's end is reported.
     fn watch(&self, place: &Place, machine: &Arc<Machine>) {
-        let Some(process) = machine.process() else { return };
+        let Some(process) = machine.vmm.process() else { return };
         let (weak, env) = (Arc::downgrade(machine), Arc::clone(&self.env));
         let ended = Arc::clone(&place.ended);
         process.on_exit(move |exit| {
-            let failure = weak.upgrade().and_then(|machine| machine.note_end(exit, &*env));
+            let failure = weak.upgrade().and_then(|machine| machine.vmm.note_end(exit, &*env));
             failure.into_iter().for_each(|failure| ended(failure));
         });
     }
@@ -202,27 +185,17 @@ impl Backend for QemuBackend {
     }
 
     fn kill(&self, machine: &Arc<Machine>) {
-        machine.kill();
+        machine.vmm.kill();
     }
 
     fn dispose(&self, _: &Place, machine: &Arc<Machine>) -> Result<()> {
-        let Some(process) = machine.process() else { return Ok(()) };
-        process.kill();
-        let timeout = self.config.kill_timeout;
-        let gone = process.wait(timeout).is_some();
-        self.supervisor.tidy(process.record());
+        let disposed = self.supervisor.dispose(&machine.vmm, self.config.kill_timeout);
         machine.hang_up();
-        match gone {
-            true => Ok(()),
-            false => {
-                let what = format!("QEMU (process {}), to end,", process.record().pid);
-                Err(VmRuntimeError::Timeout { what, after: timeout })
-            }
-        }
+        disposed
     }
 
     fn ended(&self, machine: &Arc<Machine>) -> Option<Failure> {
-        machine.failure()
+        machine.vmm.failure()
     }
 
     fn adopt(&self, place: &Place, _spec: &VmSpec) -> Result<Adopted<Arc<Machine>>> {
@@ -238,12 +211,12 @@ impl Backend for QemuBackend {
     }
 
     fn probe(&self, machine: &Arc<Machine>, probe: Probe, timeout: Duration) -> Result<()> {
-        let alive = machine.process().is_some_and(|process| process.exit().is_none());
+        let alive = machine.vmm.is_alive();
         match probe {
             Probe::Alive if alive => machine.check_health(timeout),
             Probe::AgentAnswers if alive => {
                 let deadline = Deadline::after(timeout);
-                let channel = channel::Channel::open(machine, timeout)?;
+                let channel = channel::open(machine, timeout)?;
                 let mut agent = Agent::greet(channel, self.env.uid(), timeout)?;
                 let left = deadline.left().unwrap_or(Duration::from_millis(1));
                 agent.ping(left).map(drop)
@@ -256,11 +229,12 @@ impl Backend for QemuBackend {
     }
 
     fn guest_channel(&self, machine: &Arc<Machine>) -> Result<Box<dyn GuestChannel>> {
-        channel::Channel::open(machine, self.config.command_timeout)
+        channel::open(machine, self.config.command_timeout)
     }
 
     fn console(&self, machine: &Arc<Machine>, offset: u64, max: usize) -> Result<ConsoleChunk> {
         machine
+            .vmm
             .console
             .read(offset, max)
             .map_err(|error| files::io_error("read the console".into(), error))
@@ -269,13 +243,13 @@ impl Backend for QemuBackend {
     fn endpoints(&self, machine: &Arc<Machine>) -> Vec<Endpoint> {
         let path = |path: &Path| path.to_string_lossy().into_owned();
         vec![
-            Endpoint { kind: EndpointKind::Serial, address: path(machine.console.path()) },
-            Endpoint { kind: EndpointKind::Unix, address: path(&machine.dir.join(AGENT)) },
+            Endpoint { kind: EndpointKind::Serial, address: path(machine.vmm.console.path()) },
+            Endpoint { kind: EndpointKind::Unix, address: path(&machine.dir().join(AGENT)) },
         ]
     }
 
     fn process(&self, machine: &Arc<Machine>) -> Option<VmmProcess> {
-        let process = machine.process().filter(|process| process.exit().is_none());
+        let process = machine.vmm.process().filter(|process| process.exit().is_none());
         process.map(|process| process.view())
     }
 

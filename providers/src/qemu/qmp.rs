@@ -13,8 +13,8 @@ use qapi::{Command, Execute, qmp};
 use serde_json::Value;
 
 use super::arguments::MONITOR;
-use super::socket;
 use crate::env::Deadline;
+use crate::local::socket;
 
 /// The longest line that we take from QEMU.
 const MAX_LINE_BYTES: usize = 4 << 20;

@@ -21,6 +21,7 @@ mod cgroup;
 mod log;
 mod process;
 mod procfs;
+mod vmm;
 mod watcher;
 
 use std::ffi::OsString;
@@ -41,6 +42,7 @@ use crate::files;
 pub use cgroup::Cgroups;
 pub use log::AppendLog;
 pub use process::{Exit, Process, ProcessRecord};
+pub use vmm::Vmm;
 use watcher::{Watched, Watcher};
 
 /// The record of an instance's process, in the instance's directory.
@@ -59,6 +61,48 @@ pub struct Launch<'a> {
     pub name: &'a str,
     /// Where its output goes.
     pub output: &'a Arc<AppendLog>,
+    /// Its record in `dir`: [`RECORD`] for the one that is the machine.
+    pub record: &'a str,
+    /// It gets a cgroup of its own from us. Not where `program` sees to that.
+    pub enters_cgroup: bool,
+    /// Where `program` only leads to the process.
+    pub led: Option<Led<'a>>,
+}
+
+/// A process that the launched program leads to: one that works elsewhere in the end, or one that
+/// the program leaves behind when it ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Led<'a> {
+    /// What the process runs.
+    pub executable: &'a Path,
+    /// Where it works.
+    pub home: &'a Path,
+    /// The program ends and leaves the number of its process in this file.
+    pub pid_file: Option<&'a Path>,
+    /// How long it may take to end.
+    pub timeout: Duration,
+}
+
+impl<'a> Launch<'a> {
+    /// `program` with `arguments`, in `dir`, as the machine `name`.
+    pub const fn new(
+        program: &'a Path,
+        arguments: &'a [OsString],
+        dir: &'a Path,
+        name: &'a str,
+        output: &'a Arc<AppendLog>,
+    ) -> Self {
+        Self {
+            program,
+            arguments,
+            dir,
+            name,
+            output,
+            record: RECORD,
+            enters_cgroup: true,
+            led: None,
+        }
+    }
 }
 
 /// Spawns, adopts and watches processes. Dropping it ends none of them.
@@ -111,10 +155,23 @@ impl Supervisor {
             .stdout(output.try_clone().map_err(failed)?)
             .stderr(output);
         let child = command.spawn().map_err(failed)?;
-        // Nobody but our watcher reaps it, and it does not watch it yet: its number is its own.
-        let taken = self.take_child(&launch, child.id(), bounded).map_err(failed);
-        let process = taken.inspect_err(|_| end_child(child))?;
-        files::write_json(&launch.dir.join(RECORD), process.record()).inspect_err(|_| {
+        let process = match launch.led.and_then(|led| Some((led, led.pid_file?))) {
+            None => {
+                // Nobody but our watcher reaps it, and it does not watch it yet: its number is
+                // its own.
+                let taken = self.take_child(&launch, child.id(), bounded).map_err(failed);
+                taken.inspect_err(|_| end_child(child))?
+            }
+            Some((led, pid_file)) => {
+                let left = await_leader(child, led.timeout);
+                let left = left.and_then(|()| left_in(pid_file, led.home, led.timeout));
+                let taken = left.and_then(|pid| self.take_child(&launch, pid, bounded));
+                taken.map_err(failed).inspect_err(|_| {
+                    self.reap(launch.dir, led.timeout);
+                })?
+            }
+        };
+        files::write_json(&launch.dir.join(launch.record), process.record()).inspect_err(|_| {
             process.kill();
             process.wait(Duration::from_secs(5));
         })?;
@@ -143,12 +200,16 @@ impl Supervisor {
     ) -> io::Result<Process> {
         let pidfd = pidfd_open(procfs::to_pid(pid)?, PidfdFlags::empty())?;
         let stat = procfs::Stat::read(pid)?;
-        let cgroup = self.cgroups.enter(launch.name, pid);
+        let cgroup = match launch.enters_cgroup {
+            true => self.cgroups.enter(launch.name, pid),
+            false => None,
+        };
+        let executable = launch.led.map_or(launch.program, |led| led.executable);
         let record = ProcessRecord {
             pid,
             start_ticks: stat.start_ticks,
             boot_id: SystemEnv.boot_id(),
-            executable: launch.program.to_owned(),
+            executable: executable.to_owned(),
             cgroup,
         };
         Process::new(record, Watched::new(pidfd, bounded), &self.watcher)
@@ -175,7 +236,7 @@ impl Supervisor {
     /// The process that works in `dir` though no record says so: hearth ended between spawning
     /// it and writing that down.
     pub fn find_unrecorded(&self, dir: &Path) -> Option<ProcessRecord> {
-        let pid = *procfs::working_below(dir).first()?;
+        let pid = *procfs::Below::of(dir).processes().first()?;
         let start_ticks = procfs::Stat::read(pid).ok()?.start_ticks;
         Some(ProcessRecord {
             pid,
@@ -193,10 +254,11 @@ impl Supervisor {
         let mut ended: Vec<Pid> = Vec::new();
         loop {
             // Found anew each time: a number that was looked at once may be another's by now.
-            let found = procfs::working_below(dir);
+            let below = procfs::Below::of(dir);
+            let found = below.processes();
             for pid in found.iter().filter_map(|pid| procfs::to_pid(*pid).ok()) {
                 let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-                if !procfs::works_in_or_below(pid, dir) {
+                if !below.holds(pid) {
                     continue;
                 }
                 let _ = pidfd_send_signal(&pidfd, Signal::KILL);
@@ -221,6 +283,11 @@ impl Supervisor {
         ended.len()
     }
 
+    /// Removes a cgroup whose process has ended; one that is not there is none.
+    pub fn remove_cgroup(&self, dir: &Path) {
+        self.cgroups.remove(dir);
+    }
+
     /// Removes the cgroup of a process that has ended.
     pub fn tidy(&self, record: &ProcessRecord) {
         record.cgroup.iter().for_each(|cgroup| self.cgroups.remove(cgroup));
@@ -235,6 +302,38 @@ impl Drop for Supervisor {
         if let Some(thread) = self.thread.take().filter(|thread| !itself(thread)) {
             let _ = thread.join();
         }
+    }
+}
+
+/// Waits for a program that ends as soon as it has left its process behind.
+fn await_leader(mut child: std::process::Child, timeout: Duration) -> io::Result<()> {
+    let pidfd = pidfd_open(procfs::to_pid(child.id())?, PidfdFlags::empty())?;
+    if !watcher::has_ended(&pidfd, timeout) {
+        end_child(child);
+        return Err(io::Error::other(format!("it did not end within {timeout:?}")));
+    }
+    let status = child.wait()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("it ended with {status}"))),
+    }
+}
+
+/// The process named in `pid_file`, which works in `home`. One that has left its session writes
+/// the file itself, after the program that led to it has ended.
+fn left_in(pid_file: &Path, home: &Path, timeout: Duration) -> io::Result<u32> {
+    let deadline = Deadline::after(timeout);
+    loop {
+        let text = std::fs::read_to_string(pid_file).unwrap_or_default();
+        if let Ok(pid) = text.trim().parse()
+            && procfs::works_in(pid, home)
+        {
+            return Ok(pid);
+        }
+        if deadline.left().is_none() {
+            return Err(io::Error::other(format!("it left no process ({text:?})")));
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

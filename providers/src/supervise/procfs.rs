@@ -1,5 +1,6 @@
 //! What `/proc` says of a process.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -70,24 +71,45 @@ pub(super) fn works_in(pid: u32, dir: &Path) -> bool {
     (its.dev(), its.ino()) == (ours.dev(), ours.ino())
 }
 
-pub(super) fn works_in_or_below(pid: Pid, dir: &Path) -> bool {
-    let Ok(dir) = dir.canonicalize() else { return false };
-    let cwd = fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
-    cwd.is_ok_and(|cwd| cwd.starts_with(dir))
-}
+/// A directory and those below it, by identity: a process that has changed its root, or mounts,
+/// still works in one of them, whatever the path is that it sees.
+#[derive(Debug)]
+pub(super) struct Below(HashSet<(u64, u64)>);
 
-/// The living processes that work in or below `dir`, but for this one and those that have a
-/// terminal: somebody looks around there.
-pub(super) fn working_below(dir: &Path) -> Vec<u32> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let numbers = processes
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| *pid != std::process::id());
-    let ours = |pid: &u32| {
-        to_pid(*pid).is_ok_and(|pid| works_in_or_below(pid, dir))
-            && Stat::read(*pid).is_ok_and(|stat| !stat.is_dead() && !stat.has_terminal)
-    };
-    numbers.filter(ours).collect()
+impl Below {
+    pub(super) fn of(dir: &Path) -> Self {
+        let mut identities = HashSet::new();
+        let mut left = vec![dir.to_owned()];
+        while let Some(dir) = left.pop() {
+            let Ok(metadata) = fs::symlink_metadata(&dir) else { continue };
+            if metadata.is_dir() && identities.insert((metadata.dev(), metadata.ino())) {
+                let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+                let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|it| it.is_dir());
+                left.extend(entries.filter(is_dir).map(|entry| entry.path()));
+            }
+        }
+        Self(identities)
+    }
+
+    /// The process works in one of them.
+    pub(super) fn holds(&self, pid: Pid) -> bool {
+        let cwd = fs::metadata(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
+        cwd.is_ok_and(|cwd| self.0.contains(&(cwd.dev(), cwd.ino())))
+    }
+
+    /// The living processes that work there, but for this one and those that have a terminal:
+    /// somebody looks around there.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+        let numbers = processes
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|pid| *pid != std::process::id());
+        let ours = |pid: &u32| {
+            to_pid(*pid).is_ok_and(|pid| self.holds(pid))
+                && Stat::read(*pid).is_ok_and(|stat| !stat.is_dead() && !stat.has_terminal)
+        };
+        numbers.filter(ours).collect()
+    }
 }
 
 /// Marks every descriptor of this process but the three standard ones as close-on-exec. What we
@@ -126,6 +148,7 @@ mod tests {
         assert!(!Stat::read(pid).unwrap().is_dead());
         assert!(works_in(pid, &std::env::current_dir().unwrap()));
         assert!(!works_in(pid, Path::new("/proc")));
-        assert!(!working_below(Path::new("/")).contains(&pid), "never ourselves");
+        let here = std::env::current_dir().unwrap();
+        assert!(!Below::of(&here.join("src")).processes().contains(&pid), "never ourselves");
     }
 }

@@ -13,13 +13,9 @@ fn arguments(script: &str) -> Vec<OsString> {
 
 fn run(supervisor: &Supervisor, dir: &Path, script: &str) -> Process {
     let output = Arc::new(AppendLog::new(dir.join("log"), 4096));
-    let launch = Launch {
-        program: Path::new("/bin/sh"),
-        arguments: &arguments(script),
-        dir,
-        name: dir.file_name().and_then(|name| name.to_str()).unwrap(),
-        output: &output,
-    };
+    let name = dir.file_name().and_then(|name| name.to_str()).unwrap();
+    let arguments = arguments(script);
+    let launch = Launch::new(Path::new("/bin/sh"), &arguments, dir, name, &output);
     supervisor.spawn(launch, vec![Arc::clone(&output)]).unwrap()
 }
 
@@ -126,7 +122,7 @@ fn what_works_in_a_directory_is_reaped() {
     while reaped == 0 {
         reaped = second.reap(dir.path(), LONG);
     }
-    assert!(procfs::working_below(dir.path()).is_empty());
+    assert!(procfs::Below::of(dir.path()).processes().is_empty());
     assert!(cgroup.is_none_or(|cgroup| !cgroup.exists()));
     assert_eq!(second.reap(dir.path(), LONG), 0);
 }
@@ -136,7 +132,7 @@ fn a_program_that_is_not_there_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let output = Arc::new(AppendLog::new(dir.path().join("log"), 4096));
     let program = Path::new("/no/such/program");
-    let launch = Launch { program, arguments: &[], dir: dir.path(), name: "none", output: &output };
+    let launch = Launch::new(program, &[], dir.path(), "none", &output);
     let supervisor = Supervisor::new().unwrap();
     let error = supervisor.spawn(launch, Vec::new()).unwrap_err();
     assert_eq!(error.kind(), "backend", "{error}");

@@ -31,6 +31,14 @@ pub(crate) fn all() -> Vec<Suite> {
         faulty(),
         limit(),
         memory_on_disk(),
+        #[cfg(all(feature = "firecracker", target_os = "linux"))]
+        crate::firecracker::fake(),
+        #[cfg(all(feature = "firecracker", target_os = "linux"))]
+        crate::firecracker::fake_with_agent(),
+        #[cfg(all(feature = "firecracker", target_os = "linux"))]
+        crate::firecracker::fake_in_jails(),
+        #[cfg(all(feature = "firecracker", target_os = "linux"))]
+        crate::firecracker::real(),
         #[cfg(all(feature = "qemu", target_os = "linux"))]
         crate::qemu::suite(),
     ]

@@ -16,7 +16,7 @@ const PIECE_BYTES: usize = 64 << 20;
 ///
 /// # Errors
 /// Those of the file system.
-pub(super) fn copy(from: &Path, to: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
     let source = File::open(from)?;
     let target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     if ioctl_ficlone(&target, &source).is_ok() {

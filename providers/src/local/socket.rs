@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 ///
 /// # Errors
 /// `NotFound` or `ConnectionRefused` while nobody listens there; `WouldBlock` past the timeout.
-pub(super) fn connect(dir: &Path, name: &str, timeout: Duration) -> io::Result<UnixStream> {
+pub(crate) fn connect(dir: &Path, name: &str, timeout: Duration) -> io::Result<UnixStream> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::open(dir, flags, Mode::empty())?;
     let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))?;
@@ -27,6 +27,6 @@ pub(super) fn connect(dir: &Path, name: &str, timeout: Duration) -> io::Result<U
 }
 
 /// True of errors that say that the time was up.
-pub(super) fn is_timeout(error: &io::Error) -> bool {
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

@@ -1,0 +1,64 @@
+//! The byte channel to an agent in the guest: a port of its vsock, behind a Unix socket.
+//!
+//! The host connects and says `CONNECT <port>`; Firecracker answers `OK <host port>` once the
+//! guest has taken the connection, and closes it when nobody listens there.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use super::home::VSOCK;
+use super::machine::Machine;
+use crate::env::Deadline;
+use crate::error::Result;
+use crate::local::channel::{SocketChannel, opening};
+use crate::local::socket;
+use crate::provider::GuestChannel;
+
+/// The longest line that Firecracker answers with.
+const MAX_LINE_BYTES: usize = 64;
+
+/// Connects to `port` of the machine's guest.
+///
+/// # Errors
+/// `Exhausted` while another has the channel; `Unavailable` when nobody listens on the port;
+/// `Timeout` when the guest does not take the connection.
+pub(super) fn open(
+    machine: &Machine,
+    port: u32,
+    timeout: Duration,
+) -> Result<Box<dyn GuestChannel>> {
+    let taken = machine.channel.take()?;
+    let stream = connect(machine, port, timeout);
+    SocketChannel::over(stream.map_err(|error| opening(error, timeout))?, taken, timeout)
+}
+
+fn connect(machine: &Machine, port: u32, timeout: Duration) -> io::Result<UnixStream> {
+    let deadline = Deadline::after(timeout);
+    let mut stream = socket::connect(&machine.home_path(), VSOCK, timeout)?;
+    stream.set_write_timeout(Some(timeout))?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
+    let mut line = Vec::new();
+    // Byte by byte: what follows the line is the agent's.
+    while !line.ends_with(b"\n") && line.len() < MAX_LINE_BYTES {
+        let left = deadline.left().ok_or(io::ErrorKind::TimedOut)?;
+        stream.set_read_timeout(Some(left))?;
+        let mut byte = [0];
+        match stream.read(&mut byte) {
+            Ok(0) => {
+                let why = format!("nobody listens on port {port} of the guest's vsock");
+                return Err(io::Error::new(io::ErrorKind::ConnectionRefused, why));
+            }
+            Ok(_) => line.push(byte[0]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match line.starts_with(b"OK ") {
+        true => Ok(stream),
+        false => {
+            let said = String::from_utf8_lossy(&line).into_owned();
+            Err(io::Error::new(io::ErrorKind::InvalidData, said))
+        }
+    }
+}
