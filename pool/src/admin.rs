@@ -138,6 +138,14 @@ impl Manager {
         if config.warm_state == WarmState::Paused && !capabilities.memory_in_snapshots {
             return refuse("warm_state", "this provider cannot pause");
         }
+        let has_vsock = template.spec.vsock_cid.is_some();
+        if config.warm_state == WarmState::Paused && has_vsock && !capabilities.pause_keeps_channels
+        {
+            let why = "on this version of the provider a pause would hang the guest's vsock for \
+                       good: keep its VMs running, use a template without a vsock, or another \
+                       version";
+            return refuse("warm_state", why);
+        }
         if config.max_parallel_restores == 0 {
             return refuse("max_parallel_restores", "it must be positive");
         }

@@ -62,10 +62,22 @@ fn open_one(
             reaped(name, report);
             Ok(Arc::new(engine))
         }
+        #[cfg(feature = "firecracker")]
+        ProviderKind::Firecracker => {
+            use hearth_providers::engine::Engine;
+            use hearth_providers::firecracker::FirecrackerBackend;
+            let backend = FirecrackerBackend::new(settings.to_firecracker(), Arc::clone(env))?;
+            let (engine, report) = Engine::open(name, backend, Arc::clone(env), paths.clone())?;
+            reaped(name, report);
+            Ok(Arc::new(engine))
+        }
     }
 }
 
-#[cfg_attr(not(feature = "qemu"), expect(dead_code, reason = "only what is on disk is reaped"))]
+#[cfg_attr(
+    not(any(feature = "qemu", feature = "firecracker")),
+    expect(dead_code, reason = "only what is on disk is reaped")
+)]
 fn reaped(name: &str, report: OpenReport) {
     let OpenReport { adopted, reaped_instances, reaped_processes, reaped_snapshots } = report;
     tracing::info!(

@@ -14,35 +14,46 @@ use hearth_providers::VmSpec;
 use hearth_providers::model::{SnapshotRef, SnapshotSource};
 use hearth_providers::readiness::Readiness;
 
-use crate::config::{Config, DefaultPool, DefaultTemplate, dirs};
+#[cfg(any(feature = "qemu", feature = "firecracker"))]
+use crate::config::DefaultGuest;
+#[cfg(feature = "qemu")]
+use crate::config::dirs;
+use crate::config::{Config, DefaultPool, DefaultTemplate};
 
 /// The id of both.
 const DEFAULT: &str = "default";
+
+/// What a kind says whose kernel must be named.
+#[cfg(feature = "firecracker")]
+const NO_KERNEL: &str = "default_template.kernel: nothing is said, and the guest of scripts/guest \
+     does not boot on Firecracker, which takes no compressed kernel: set `default_template.kernel` \
+     to an uncompressed one (`vmlinux`, an ELF file, on x86-64), with `initrd` or `rootfs` as it \
+     needs and `ready_marker`, the text on its console that says that it is ready; or \
+     `default_template.enabled = false`, and `hearth templates create` with files of your own";
 
 /// The spec of the default template, found before anything is bound or opened.
 ///
 /// # Errors
 /// What is missing, and what makes it.
 pub(crate) fn default_spec(config: &Config) -> Result<VmSpec, String> {
-    let DefaultTemplate { boot_args, vcpu_count, mem_size_mib, .. } = &config.default_template;
+    let DefaultTemplate { boot_args, vcpu_count, mem_size_mib, vsock_cid, .. } =
+        &config.default_template;
     let sized = VmSpec {
         boot_args: boot_args.clone(),
         vcpu_count: *vcpu_count,
         mem_size_mib: *mem_size_mib,
+        vsock_cid: *vsock_cid,
         ..VmSpec::default()
     };
-    let (template, name) = (&config.default_template, config.default_provider());
+    let template = &config.default_template;
     if let Some(kernel) = &template.kernel {
         let (kernel, initrd) = (Some(kernel.clone()), template.initrd.clone());
         return Ok(VmSpec { kernel, initrd, rootfs: template.rootfs.clone(), ..sized });
     }
-    let boots_kernel = |kind| match kind {
-        crate::config::ProviderKind::Memory => false,
+    let provider = config.default_provider().and_then(|name| config.providers.get(name));
+    match provider.map(|provider| provider.kind.default_guest()) {
         #[cfg(feature = "qemu")]
-        crate::config::ProviderKind::Qemu => true,
-    };
-    match name.and_then(|name| config.providers.get(name)) {
-        Some(provider) if boots_kernel(provider.kind) && template.enabled => {
+        Some(DefaultGuest::Shipped) if template.enabled => {
             let guest = dirs::find_guest(config.guest.as_deref())?;
             Ok(VmSpec {
                 kernel: Some(guest.kernel),
@@ -51,6 +62,8 @@ pub(crate) fn default_spec(config: &Config) -> Result<VmSpec, String> {
                 ..sized
             })
         }
+        #[cfg(feature = "firecracker")]
+        Some(DefaultGuest::OwnKernel) if template.enabled => Err(NO_KERNEL.to_owned()),
         _ => Ok(sized),
     }
 }

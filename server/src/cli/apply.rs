@@ -29,6 +29,10 @@ pub(crate) struct Apply {
     /// The file, in TOML; `-` is standard input.
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
+    /// Build the templates that the file names anew, also those that are as it says: for when
+    /// what their snapshots depend on has changed, as the provider's version or a file.
+    #[arg(long)]
+    rebuild: bool,
     /// Say what would change and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -55,7 +59,7 @@ struct Change {
 enum Kind {
     Created,
     Updated,
-    /// A template whose build had failed was built again.
+    /// A template whose build had failed, or all when asked for, was built again.
     Rebuilt,
     Unchanged,
 }
@@ -167,10 +171,10 @@ impl Apply {
         let has_failed = current.state() == v1::template::State::Failed;
         let mut template = current;
         let mut fields = recipe.lay_over(&mut template, &file.directory);
-        let change = match (fields.is_empty(), has_failed) {
-            (false, _) => Kind::Updated,
-            (true, true) => Kind::Rebuilt,
-            (true, false) => return Ok(Change { name, change: Kind::Unchanged, fields }),
+        let change = match fields.is_empty() {
+            false => Kind::Updated,
+            true if has_failed || self.rebuild => Kind::Rebuilt,
+            true => return Ok(Change { name, change: Kind::Unchanged, fields }),
         };
         if change == Kind::Rebuilt {
             fields.push("spec".to_owned());

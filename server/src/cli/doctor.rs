@@ -4,8 +4,12 @@
 //! lost or missed. Where the server finds out something by itself, the same code is asked here.
 
 mod checks;
+#[cfg(all(feature = "firecracker", target_os = "linux"))]
+mod elf;
+#[cfg(all(feature = "firecracker", target_os = "linux"))]
+mod firecracker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use hearth_server::config::dirs;
@@ -20,6 +24,13 @@ pub(crate) struct Doctor {
     /// The kind of provider that is to run.
     #[arg(long, value_enum, default_value_t = Provider::Qemu, value_name = "KIND")]
     provider: Provider,
+    /// The program that runs VMs, of qemu and firecracker; the one in PATH when not given.
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    /// The jailer that VMs of firecracker are to run in; with it, what jailing needs must be
+    /// there.
+    #[arg(long, value_name = "PATH")]
+    jailer: Option<PathBuf>,
     /// The state directory that `hearth serve` is to have; its default when not given.
     #[arg(long, env = "HEARTH_STATE", value_name = "DIR")]
     state: Option<PathBuf>,
@@ -35,6 +46,8 @@ pub(crate) struct Doctor {
 enum Provider {
     /// Real VMs.
     Qemu,
+    /// Real VMs, by Firecracker; needs KVM.
+    Firecracker,
     /// VMs in name only; needs nothing.
     Memory,
 }
@@ -85,13 +98,25 @@ impl Doctor {
     /// Looks at everything and prints it. Blocks for up to a second or so.
     ///
     /// # Errors
-    /// [`Error::Failed`] when a check failed.
+    /// [`Error::Failed`] when a check failed; [`Error::Usage`] for a flag of another kind.
     pub(crate) fn run(self, format: Format) -> Result<()> {
-        let mut found = Vec::new();
-        if self.provider == Provider::Qemu {
-            found.extend(checks::qemu());
-            found.push(checks::guest(self.guest.as_deref()));
+        let strays = [
+            (self.binary.is_some() && self.provider == Provider::Memory, "--binary"),
+            (self.jailer.is_some() && self.provider != Provider::Firecracker, "--jailer"),
+        ];
+        if let Some((_, flag)) = strays.iter().find(|(is_stray, _)| *is_stray) {
+            return Err(Error::Usage(format!("{flag}: this kind of provider has none")));
         }
+        let binary = self.binary.as_deref();
+        let mut found = match self.provider {
+            Provider::Qemu => {
+                let mut found = checks::qemu(binary);
+                found.push(checks::guest(self.guest.as_deref()));
+                found
+            }
+            Provider::Firecracker => look_at_firecracker(binary, self.jailer.as_deref()),
+            Provider::Memory => Vec::new(),
+        };
         match self.state.or_else(dirs::default_state) {
             Some(state) => {
                 found.push(checks::state(&state));
@@ -118,13 +143,26 @@ impl Doctor {
         match worst {
             Outcome::Ok | Outcome::Warn => Ok(()),
             Outcome::Fail => Err(Error::Failed(match self.provider {
-                Provider::Qemu => "this machine cannot run it as it is; without VMs of its own: \
+                Provider::Qemu | Provider::Firecracker => {
+                    "this machine cannot run it as it is; without VMs of its own: \
                      hearth serve --provider memory"
-                    .to_owned(),
+                        .to_owned()
+                }
                 Provider::Memory => "this machine cannot run it as it is".to_owned(),
             })),
         }
     }
+}
+
+#[cfg(all(feature = "firecracker", target_os = "linux"))]
+fn look_at_firecracker(binary: Option<&Path>, jailer: Option<&Path>) -> Vec<Check> {
+    firecracker::firecracker(binary, jailer)
+}
+
+#[cfg(not(all(feature = "firecracker", target_os = "linux")))]
+fn look_at_firecracker(_: Option<&Path>, _: Option<&Path>) -> Vec<Check> {
+    let message = "this build of hearth has no firecracker";
+    vec![Check::fail("firecracker", message, "build it on Linux, with it")]
 }
 
 fn text(checks: &[Check]) -> String {

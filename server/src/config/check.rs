@@ -11,6 +11,8 @@ use crate::telemetry;
 
 /// The longest lease that a pool may grant.
 const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Those below are the host's and the hypervisor's.
+const MIN_VSOCK_CID: u32 = 3;
 
 impl Config {
     /// Whether the whole can be served.
@@ -67,10 +69,7 @@ impl Config {
             if let Err(error) = hearth_proto::names::check_id(name) {
                 return Err((key, error.to_string()));
             }
-            if let Some(stray) = provider.out_of_place().first() {
-                let why = format!("a provider of kind {} has no such key", provider.kind.as_str());
-                return Err((format!("{key}.{stray}"), why));
-            }
+            provider.check().map_err(|(below, why)| (format!("{key}.{below}"), why))?;
         }
         match &self.default_provider {
             Some(name) if !self.providers.contains_key(name) => {
@@ -98,7 +97,41 @@ impl Config {
         if !template.ready_marker.as_ref().is_none_or(is_marker) {
             return wrong("ready_marker", format!("it must have 1 to {MAX_MARKER_BYTES} bytes"));
         }
-        Ok(())
+        if template.vsock_cid.is_some_and(|cid| cid < MIN_VSOCK_CID) {
+            return wrong("vsock_cid", format!("it must be at least {MIN_VSOCK_CID}"));
+        }
+        self.check_default_agent()
+    }
+
+    /// Whoever needs the default template's agent must be able to reach it.
+    fn check_default_agent(&self) -> Result<(), (String, String)> {
+        let template = &self.default_template;
+        let provider = self.default_provider().and_then(|name| self.providers.get_key_value(name));
+        let Some((name, provider)) = provider else { return Ok(()) };
+        // Without a kernel where one must be named the start says so, and what else to name.
+        let is_told = template.kernel.is_none() || !template.enabled;
+        let (needs, because, otherwise) = match (&template.ready_marker, &*template.warm_up) {
+            _ if is_told || !provider.kind.has_agent_by_vsock() => return Ok(()),
+            (Some(_), []) => return Ok(()),
+            (Some(_), _) => ("warm_up", "its lines are for an agent", ""),
+            (None, _) => {
+                let otherwise = ", or a text of its console in default_template.ready_marker";
+                ("ready_marker", "without one the agent must answer", otherwise)
+            }
+        };
+        let port = format!("providers.{name}.agent_port = PORT");
+        let lacks = match (provider.agent_port, template.vsock_cid) {
+            (Some(_), Some(_)) => return Ok(()),
+            (Some(_), None) => "default_template.vsock_cid = 3".to_owned(),
+            (None, Some(_)) => port,
+            (None, None) => format!("{port} and default_template.vsock_cid = 3"),
+        };
+        let why = format!(
+            "{because}, and a provider of kind {} reaches agents by vsock only: \
+             set {lacks}{otherwise}",
+            provider.kind.as_str()
+        );
+        Err((format!("default_template.{needs}"), why))
     }
 
     fn check_default_pool(&self) -> Result<(), (String, String)> {

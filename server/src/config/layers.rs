@@ -15,8 +15,18 @@ use super::{Config, ProviderConfig, ProviderKind};
 const PREFIX: &str = "HEARTH_";
 
 /// Variables that are for clients and for tests, not for the server.
-const NOT_OURS: [&str; 8] =
-    ["ADDRESS", "BLESS", "GUEST_DIR", "OUTPUT", "REQUIRE", "TIMEOUT", "TOKEN", "TTL"];
+const NOT_OURS: [&str; 10] = [
+    "ADDRESS",
+    "BLESS",
+    "FIRECRACKER",
+    "GUEST_DIR",
+    "JAILER",
+    "OUTPUT",
+    "REQUIRE",
+    "TIMEOUT",
+    "TOKEN",
+    "TTL",
+];
 
 /// What is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,6 +5,7 @@
 
 mod check;
 pub mod dirs;
+pub mod firecracker;
 mod layers;
 mod limits;
 mod providers;
@@ -20,7 +21,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) use layers::Flags;
 pub use layers::{ConfigError, Loaded, load};
 pub use limits::Limits;
-pub use providers::{ProviderConfig, ProviderKind};
+#[cfg(any(feature = "qemu", feature = "firecracker"))]
+pub(crate) use providers::DefaultGuest;
+pub use providers::{Accel, ProviderConfig, ProviderKind};
 
 use crate::telemetry::LogFormat;
 
@@ -93,6 +96,8 @@ pub struct DefaultTemplate {
     pub vcpu_count: u32,
     /// Its memory, in MiB.
     pub mem_size_mib: u64,
+    /// Its vsock context id, where the provider has vsocks; unset: it has no vsock.
+    pub vsock_cid: Option<u32>,
     /// What shows that it is ready: this text on its console. Unset: its agent answers.
     pub ready_marker: Option<String>,
     /// How long that may take.
@@ -162,6 +167,7 @@ impl Default for Config {
                 boot_args: String::new(),
                 vcpu_count: 1,
                 mem_size_mib: 256,
+                vsock_cid: None,
                 ready_marker: None,
                 ready_timeout: Duration::from_secs(120),
                 warm_up: Vec::new(),

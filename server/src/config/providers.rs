@@ -1,9 +1,14 @@
 //! What makes VMs, as it is written in a configuration: `[providers.NAME]`.
+//!
+//! The keys of all kinds lie flat beside `kind`, so that each has one name in the file and in
+//! the environment; which kind has which is a table here, and the check goes by it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::firecracker::{Jailer, Memory, Mmds};
 
 /// The kinds of providers that this server has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -14,7 +19,35 @@ pub enum ProviderKind {
     /// Real VMs, by QEMU.
     #[cfg(feature = "qemu")]
     Qemu,
+    /// Real VMs, by Firecracker; needs KVM.
+    #[cfg(feature = "firecracker")]
+    Firecracker,
 }
+
+/// What every kind has that runs VMs as processes.
+#[cfg(any(feature = "qemu", feature = "firecracker"))]
+const OF_PROCESSES: &[&str] = &[
+    "binary",
+    "start_timeout",
+    "restore_timeout",
+    "command_timeout",
+    "kill_timeout",
+    "console_max_bytes",
+];
+#[cfg(feature = "qemu")]
+const OF_QEMU: &[&str] = &["accel", "machine", "snapshot_timeout"];
+#[cfg(feature = "firecracker")]
+const OF_FIRECRACKER: &[&str] = &[
+    "jailer",
+    "memory_backend",
+    "uffd_handler",
+    "agent_port",
+    "entropy",
+    "mmds",
+    "clock_realtime",
+    "metrics",
+    "snapshot_timeout_per_gib",
+];
 
 impl ProviderKind {
     /// What there is when nothing is said: real VMs where this server can make any.
@@ -35,11 +68,59 @@ impl ProviderKind {
             Self::Memory => "memory",
             #[cfg(feature = "qemu")]
             Self::Qemu => "qemu",
+            #[cfg(feature = "firecracker")]
+            Self::Firecracker => "firecracker",
+        }
+    }
+
+    /// What it can boot of what there is without anybody's doing.
+    pub(crate) const fn default_guest(self) -> DefaultGuest {
+        match self {
+            Self::Memory => DefaultGuest::NotNeeded,
+            #[cfg(feature = "qemu")]
+            Self::Qemu => DefaultGuest::Shipped,
+            #[cfg(feature = "firecracker")]
+            Self::Firecracker => DefaultGuest::OwnKernel,
+        }
+    }
+
+    /// Its guests' agents are reached by a vsock, which both provider and template must have.
+    pub(super) const fn has_agent_by_vsock(self) -> bool {
+        match self {
+            Self::Memory => false,
+            #[cfg(feature = "qemu")]
+            Self::Qemu => false,
+            #[cfg(feature = "firecracker")]
+            Self::Firecracker => true,
+        }
+    }
+
+    /// The keys that it has beside `kind`.
+    pub(super) const fn keys(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Self::Memory => &[],
+            #[cfg(feature = "qemu")]
+            Self::Qemu => &[OF_PROCESSES, OF_QEMU],
+            #[cfg(feature = "firecracker")]
+            Self::Firecracker => &[OF_PROCESSES, OF_FIRECRACKER],
         }
     }
 }
 
-/// One provider. All but `kind` are of QEMU, and unset: its default.
+/// What the default template boots on a kind of provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DefaultGuest {
+    /// Nothing: VMs are in name only.
+    NotNeeded,
+    /// The guest that `scripts/guest` builds.
+    #[cfg(feature = "qemu")]
+    Shipped,
+    /// A kernel that the configuration names: the shipped one is compressed.
+    #[cfg(feature = "firecracker")]
+    OwnKernel,
+}
+
+/// One provider. What is unset is as its kind has it by default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProviderConfig {
@@ -48,21 +129,12 @@ pub struct ProviderConfig {
     /// The program: a path, or a name to be looked up in `PATH`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binary: Option<PathBuf>,
-    /// `auto`, `kvm` or `tcg`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub accel: Option<Accel>,
-    /// QEMU's machine type, with its options.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub machine: Option<String>,
-    /// How long a QEMU may take from its start until it answers.
+    /// How long a VM's process may take from its start until it answers.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub start_timeout: Option<Duration>,
     /// How long it may take to load a snapshot.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub restore_timeout: Option<Duration>,
-    /// How long it may take to write one.
-    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
-    pub snapshot_timeout: Option<Duration>,
     /// How long it may take to answer any other command.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub command_timeout: Option<Duration>,
@@ -72,6 +144,42 @@ pub struct ProviderConfig {
     /// How much of a guest's console is kept, at least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub console_max_bytes: Option<u64>,
+    /// QEMU: how guest code is run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accel: Option<Accel>,
+    /// QEMU: its machine type, with its options.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// QEMU: how long it may take to write a snapshot.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub snapshot_timeout: Option<Duration>,
+    /// Firecracker: how VMs are locked in; unset: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jailer: Option<Jailer>,
+    /// Firecracker: how a clone's memory is filled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_backend: Option<Memory>,
+    /// Firecracker: the program that answers page faults, for `memory_backend = "uffd"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uffd_handler: Option<PathBuf>,
+    /// Firecracker: the vsock port on which an agent listens; unset: guests are not talked to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_port: Option<u32>,
+    /// Firecracker: every VM gets a source of entropy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<bool>,
+    /// Firecracker: the metadata service; unset: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mmds: Option<Mmds>,
+    /// Firecracker: set the guest's clock at a restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_realtime: Option<bool>,
+    /// Firecracker: every VM writes metrics into its directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<bool>,
+    /// Firecracker: how long it may take to write a snapshot of 1 GiB.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub snapshot_timeout_per_gib: Option<Duration>,
 }
 
 /// How guest code is run.
@@ -92,30 +200,57 @@ impl ProviderConfig {
         Self {
             kind,
             binary: None,
-            accel: None,
-            machine: None,
             start_timeout: None,
             restore_timeout: None,
-            snapshot_timeout: None,
             command_timeout: None,
             kill_timeout: None,
             console_max_bytes: None,
+            accel: None,
+            machine: None,
+            snapshot_timeout: None,
+            jailer: None,
+            memory_backend: None,
+            uffd_handler: None,
+            agent_port: None,
+            entropy: None,
+            mmds: None,
+            clock_realtime: None,
+            metrics: None,
+            snapshot_timeout_per_gib: None,
         }
     }
 
-    /// What is set that this kind has not.
-    pub(crate) fn out_of_place(&self) -> Vec<String> {
-        match self.kind {
-            ProviderKind::Memory => {
-                let bare = serde_json::to_value(Self::of(self.kind)).unwrap_or_default();
-                let set = serde_json::to_value(self).unwrap_or_default();
-                let keys = set.as_object().map(|it| it.keys().cloned().collect::<Vec<_>>());
-                let is_known = |key: &String| bare.get(key).is_some();
-                keys.unwrap_or_default().into_iter().filter(|key| !is_known(key)).collect()
-            }
-            #[cfg(feature = "qemu")]
-            ProviderKind::Qemu => Vec::new(),
+    /// Whether this can be one provider.
+    ///
+    /// # Errors
+    /// The first key that is wrong, below that of the provider, and why.
+    pub(super) fn check(&self) -> Result<(), (String, String)> {
+        if let Some(stray) = self.out_of_place().into_iter().next() {
+            let why = format!("a provider of kind {} has no such key", self.kind.as_str());
+            return Err((stray, why));
         }
+        let timeouts = [
+            ("start_timeout", self.start_timeout),
+            ("restore_timeout", self.restore_timeout),
+            ("command_timeout", self.command_timeout),
+            ("kill_timeout", self.kill_timeout),
+            ("snapshot_timeout", self.snapshot_timeout),
+            ("snapshot_timeout_per_gib", self.snapshot_timeout_per_gib),
+        ];
+        let is_never = |it: &&(&str, Option<Duration>)| it.1.is_some_and(|it| it.is_zero());
+        if let Some((key, _)) = timeouts.iter().find(is_never) {
+            return Err(((*key).to_owned(), "it must be positive".to_owned()));
+        }
+        self.check_firecracker()
+    }
+
+    /// What is set that this kind has not.
+    fn out_of_place(&self) -> Vec<String> {
+        let has =
+            |key: &str| key == "kind" || self.kind.keys().iter().any(|keys| keys.contains(&key));
+        let set = serde_json::to_value(self).unwrap_or_default();
+        let keys = set.as_object().into_iter().flat_map(|set| set.keys());
+        keys.filter(|key| !has(key)).cloned().collect()
     }
 
     /// As the provider has it.

@@ -137,17 +137,199 @@ fn the_page_has_every_key_and_its_default() {
             value => check(key, Some(value)),
         }
     }
-    let mut full = ProviderConfig::of(ProviderKind::Memory);
-    full.binary = Some("x".into());
-    full.accel = Some(super::providers::Accel::Auto);
-    full.machine = Some("x".to_owned());
-    full.start_timeout = Some(Duration::ZERO);
-    full.restore_timeout = Some(Duration::ZERO);
-    full.snapshot_timeout = Some(Duration::ZERO);
-    full.command_timeout = Some(Duration::ZERO);
-    full.kill_timeout = Some(Duration::ZERO);
-    full.console_max_bytes = Some(1);
-    for key in serde_json::to_value(full).unwrap().as_object().unwrap().keys() {
-        check(&format!("providers.NAME.{key}"), None);
+    let full = serde_json::to_value(full_provider()).unwrap();
+    for (key, value) in full.as_object().unwrap() {
+        match value {
+            serde_json::Value::Object(table) => {
+                table
+                    .keys()
+                    .for_each(|below| check(&format!("providers.NAME.{key}.{below}"), None));
+            }
+            _ => check(&format!("providers.NAME.{key}"), None),
+        }
+    }
+}
+
+/// A provider with every key that any kind has.
+fn full_provider() -> ProviderConfig {
+    use super::firecracker::{CgroupVersion, Jailer, Memory, Mmds};
+    let time = Some(Duration::from_secs(1));
+    ProviderConfig {
+        kind: ProviderKind::Memory,
+        binary: Some("x".into()),
+        start_timeout: time,
+        restore_timeout: time,
+        command_timeout: time,
+        kill_timeout: time,
+        console_max_bytes: Some(1),
+        accel: Some(Accel::Auto),
+        machine: Some("x".to_owned()),
+        snapshot_timeout: time,
+        jailer: Some(Jailer {
+            binary: Some("x".into()),
+            first_uid: Some(1),
+            uid_count: Some(1),
+            cgroup_version: Some(CgroupVersion::V1),
+            cgroups: vec!["pids.max=1".to_owned()],
+            netns: Some("/x".into()),
+            resource_limits: vec!["fsize=1".to_owned()],
+            new_pid_ns: Some(true),
+            daemonize: Some(true),
+        }),
+        memory_backend: Some(Memory::Uffd),
+        uffd_handler: Some("/x".into()),
+        agent_port: Some(1),
+        entropy: Some(true),
+        mmds: Some(Mmds { without_token: Some(true), ipv4_address: Some([169, 254, 1, 1].into()) }),
+        clock_realtime: Some(true),
+        metrics: Some(true),
+        snapshot_timeout_per_gib: time,
+    }
+}
+
+#[test]
+fn every_key_of_a_provider_is_of_some_kind_and_no_kind_has_others() {
+    use clap::ValueEnum as _;
+    let full = serde_json::to_value(full_provider()).unwrap();
+    let there_are: Vec<_> = full.as_object().unwrap().keys().map(String::as_str).collect();
+    let kinds = ProviderKind::value_variants();
+    for key in kinds.iter().flat_map(|kind| kind.keys()).copied().flatten() {
+        assert!(there_are.contains(key), "{key} is no key of ProviderConfig");
+    }
+    #[cfg(all(feature = "qemu", feature = "firecracker"))]
+    for key in there_are.iter().filter(|key| **key != "kind") {
+        let has = |kind: &&ProviderKind| kind.keys().iter().any(|keys| keys.contains(key));
+        assert!(kinds.iter().any(|kind| has(&kind)), "no kind has {key}");
+    }
+}
+
+#[cfg(feature = "firecracker")]
+mod firecracker {
+    use super::*;
+    use hearth_providers::firecracker::{CgroupVersion, FirecrackerConfig, JailerConfig};
+
+    const KIND: &str = "[providers.a]\nkind = \"firecracker\"\n";
+
+    fn provider(rest: &str) -> Result<FirecrackerConfig, ConfigError> {
+        let off = "[default_template]\nenabled = false\n";
+        let config = loaded(&format!("{off}{KIND}{rest}"), &[], &Flags::default())?;
+        Ok(config.providers["a"].to_firecracker())
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_the_provider_has_it() {
+        assert_eq!(provider("").unwrap(), FirecrackerConfig::default());
+        let jailed = provider("[providers.a.jailer]\n").unwrap();
+        assert_eq!(jailed.jailer, Some(JailerConfig::default()));
+        assert!(provider("mmds = {}").unwrap().mmds.is_some());
+    }
+
+    #[test]
+    fn what_is_said_arrives() {
+        let config = provider(
+            "binary = \"/fc\"\nmemory_backend = \"uffd\"\nuffd_handler = \"/h\"\nagent_port = 7\n\
+             entropy = false\nclock_realtime = true\nmetrics = true\nstart_timeout = \"1s\"\n\
+             snapshot_timeout_per_gib = \"2s\"\nmmds = { without_token = true }\n\
+             [providers.a.jailer]\nfirst_uid = 5\nuid_count = 6\ncgroup_version = 1\n\
+             cgroups = [\"cpu.shares=2\"]\nresource_limits = [\"no-file=9\"]\nnetns = \"/n\"\n\
+             new_pid_ns = true\ndaemonize = true",
+        );
+        let config = config.unwrap();
+        assert_eq!(config.binary.to_str(), Some("/fc"));
+        assert!(format!("{:?}", config.memory).contains("/h"));
+        assert_eq!((config.agent_port, config.entropy), (Some(7), false));
+        assert!(config.clock_realtime && config.metrics && config.mmds.unwrap().without_token);
+        assert_eq!(config.start_timeout, Duration::from_secs(1));
+        assert_eq!(config.snapshot_timeout_per_gib, Duration::from_secs(2));
+        let expected = JailerConfig {
+            first_uid: 5,
+            uid_count: 6,
+            cgroup_version: CgroupVersion::V1,
+            cgroups: vec!["cpu.shares=2".to_owned()],
+            resource_limits: vec!["no-file=9".to_owned()],
+            netns: Some("/n".into()),
+            new_pid_ns: true,
+            daemonize: true,
+            ..JailerConfig::default()
+        };
+        assert_eq!(config.jailer, Some(expected));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_key() {
+        let jailer = "[providers.a.jailer]\n";
+        for (rest, key) in [
+            ("accel = \"kvm\"", "accel"),
+            ("snapshot_timeout = \"1s\"", "snapshot_timeout"),
+            ("start_timeout = \"0s\"", "start_timeout"),
+            ("snapshot_timeout_per_gib = \"0s\"", "snapshot_timeout_per_gib"),
+            ("memory_backend = \"tape\"", "memory_backend"),
+            ("memory_backend = \"uffd\"", "memory_backend"),
+            ("memory_backend = \"uffd\"\nuffd_handler = \"x\"", "uffd_handler"),
+            ("uffd_handler = \"/x\"", "uffd_handler"),
+            ("agent_port = 0", "agent_port"),
+            ("agent_port = 4294967295", "agent_port"),
+            ("mmds = { ipv4_address = \"10.0.0.1\" }", "mmds.ipv4_address"),
+            ("mmds = { colour = 1 }", "mmds.colour"),
+            (&format!("{jailer}colour = 1"), "jailer.colour"),
+            (&format!("{jailer}uid_count = 0"), "jailer.uid_count"),
+            (&format!("{jailer}first_uid = 0"), "jailer.first_uid"),
+            (&format!("{jailer}first_uid = 4294967290"), "jailer.first_uid"),
+            (&format!("{jailer}uid_count = 4294967290"), "jailer.uid_count"),
+            (&format!("{jailer}cgroup_version = 3"), "jailer.cgroup_version"),
+            (&format!("{jailer}cgroups = [\"memory.max\"]"), "jailer.cgroups"),
+            (&format!("{jailer}cgroups = [\"memory.max=\"]"), "jailer.cgroups"),
+            (&format!("{jailer}cgroups = [\"../memory.max=1\"]"), "jailer.cgroups"),
+            (&format!("{jailer}cgroups = [\"memory=1\"]"), "jailer.cgroups"),
+            (&format!("{jailer}resource_limits = [\"cpu=1\"]"), "jailer.resource_limits"),
+            (&format!("{jailer}resource_limits = [\"fsize=big\"]"), "jailer.resource_limits"),
+            (&format!("{jailer}netns = \"name\""), "jailer.netns"),
+        ] {
+            let error = provider(rest).expect_err(rest);
+            assert_eq!(error.key, format!("providers.a.{key}"), "{rest}: {error}");
+            assert!(error.layer.starts_with("the file "), "{rest}: {error}");
+        }
+        let other = "[providers.b]\nkind = \"memory\"\nagent_port = 1\n";
+        let error = loaded(other, &[], &Flags::default()).unwrap_err();
+        assert_eq!(error.key, "providers.b.agent_port");
+    }
+
+    #[test]
+    fn tables_come_from_the_environment_too() {
+        let variables = [
+            ("HEARTH_PROVIDERS__A__JAILER__CGROUP_VERSION", "1"),
+            ("HEARTH_PROVIDERS__A__JAILER__CGROUPS", "[\"pids.max=5\"]"),
+            ("HEARTH_DEFAULT_TEMPLATE__ENABLED", "false"),
+        ];
+        let config = loaded(KIND, &variables, &Flags::default()).unwrap();
+        let jailer = config.providers["a"].to_firecracker().jailer.unwrap();
+        assert_eq!(jailer.cgroup_version, CgroupVersion::V1);
+        assert_eq!(jailer.cgroups, ["pids.max=5"]);
+    }
+
+    #[test]
+    fn a_default_template_whose_agent_nobody_reaches_is_refused() {
+        let kernel = "kernel = \"/vmlinux\"\n";
+        let marker = "ready_marker = \"READY\"\n";
+        for (port, template, refused) in [
+            ("", "", Some(("ready_marker", "agent_port"))),
+            ("agent_port = 7\n", "", Some(("ready_marker", "vsock_cid"))),
+            ("", "vsock_cid = 3\n", Some(("ready_marker", "agent_port"))),
+            ("agent_port = 7\n", "vsock_cid = 3\n", None),
+            ("", marker, None),
+            ("", &format!("{marker}warm_up = [\"x\"]\n"), Some(("warm_up", "agent_port"))),
+            ("agent_port = 7\n", "vsock_cid = 2\n", Some(("vsock_cid", "at least 3"))),
+        ] {
+            let text = format!("[default_template]\n{kernel}{template}{KIND}{port}");
+            let result = loaded(&text, &[], &Flags::default());
+            match refused {
+                None => drop(result.unwrap()),
+                Some((key, why)) => {
+                    let error = result.expect_err(&text);
+                    assert_eq!(error.key, format!("default_template.{key}"), "{text}: {error}");
+                    assert!(error.why.contains(why), "{text}: {error}");
+                }
+            }
+        }
     }
 }

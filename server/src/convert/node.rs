@@ -47,7 +47,7 @@ fn provider(provider: &Provider) -> v1::Provider {
         name: provider.name.clone(),
         kind: provider.kind.clone(),
         version: fact("version"),
-        accel: Some(fact("accel")).filter(|accel| accel != "none").unwrap_or_default(),
+        accel: accel(&fact("accel"), &fact("kvm")),
         capabilities: Some(v1::Capabilities {
             rename: can.rename,
             stop_keeps: stop_keeps.into(),
@@ -66,6 +66,15 @@ fn provider(provider: &Provider) -> v1::Provider {
             console: can.console,
         }),
         unavailable_reason: String::new(),
+    }
+}
+
+/// How guests execute; a provider that has KVM only says of it what backs it.
+fn accel(accel: &str, kvm: &str) -> String {
+    match (accel, kvm) {
+        ("" | "none", kvm) if kvm.is_empty() || kvm.starts_with("none") => String::new(),
+        ("" | "none", _) => "kvm".to_owned(),
+        (accel, _) => accel.to_owned(),
     }
 }
 

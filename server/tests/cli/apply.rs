@@ -41,6 +41,20 @@ fn the_second_time_nothing_changes() {
 }
 
 #[test]
+fn templates_that_are_as_the_file_says_are_rebuilt_when_asked_for() {
+    let server = Server::start(0);
+    apply(&server, FILE, &[]);
+    let generation = || server.json(&["templates", "get", "web"])["generation"].clone();
+    let (first, text) = (generation(), "[templates.web]\n");
+    let rebuilt = pairs(&[("templates/web", "rebuilt")]);
+    assert_eq!(apply(&server, text, &["--rebuild", "--dry-run"]), rebuilt);
+    assert_eq!(generation(), first);
+    assert_eq!(apply(&server, text, &["--rebuild"]), rebuilt);
+    assert_ne!(generation(), first);
+    assert_eq!(apply(&server, text, &[]), pairs(&[("templates/web", "unchanged")]));
+}
+
+#[test]
 fn only_what_the_file_names_is_touched() {
     let server = Server::start(0);
     apply(&server, FILE, &[]);

@@ -38,6 +38,8 @@ fn guest_dir() -> PathBuf {
 pub(crate) struct Host {
     dir: tempfile::TempDir,
     provider: &'static str,
+    config: Option<PathBuf>,
+    depth: usize,
 }
 
 /// A running hearth; dropped, it is killed.
@@ -49,7 +51,22 @@ pub(crate) struct Hearth {
 
 impl Host {
     pub(crate) fn new(provider: &'static str) -> Answer<Self> {
-        Ok(Self { dir: tempfile::tempdir()?, provider })
+        Ok(Self { dir: tempfile::tempdir()?, provider, config: None, depth: 4 })
+    }
+
+    /// One whose hearth has a configuration, made in a directory that it is given, and a default
+    /// pool of `depth`.
+    #[allow(dead_code, reason = "not every test binary has such hosts")]
+    pub(crate) fn configured(
+        provider: &'static str,
+        depth: usize,
+        make: impl FnOnce(&Path) -> Answer<String>,
+    ) -> Answer<Self> {
+        let dir = tempfile::tempdir()?;
+        let text = make(dir.path())?;
+        let config = dir.path().join("hearth.toml");
+        std::fs::write(&config, format!("{text}\n[default_pool]\ndepth = {depth}\n"))?;
+        Ok(Self { dir, provider, config: Some(config), depth })
     }
 
     /// Starts hearth and waits until it serves.
@@ -62,6 +79,7 @@ impl Host {
             .arg(self.runtime())
             .arg("--guest")
             .arg(guest_dir())
+            .args(self.config.iter().flat_map(|path| [Path::new("--config"), path]))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -87,7 +105,7 @@ impl Host {
             }
         };
         let mut hearth = Hearth { child, client, admin };
-        while !hearth.ready().await || hearth.warm().await < 4 {
+        while !hearth.ready().await || hearth.warm().await < self.depth {
             self.wait_a_little(&mut hearth.child, deadline).await?;
         }
         Ok(hearth)

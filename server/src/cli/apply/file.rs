@@ -30,7 +30,7 @@ pub(super) const EXAMPLE: &str = r#"Example:
   max_ttl = "24h"
 
 Relative paths are meant from the file. A field that the file leaves out stays as it is; what the file
-does not name is left alone. That a file behind a path has changed is not noticed."#;
+does not name is left alone. That a file behind a path has changed is not noticed: --rebuild then."#;
 
 /// What a file says.
 #[derive(Debug, Default, Deserialize)]

@@ -16,10 +16,10 @@ const TOO_FEW_OPEN_FILES: u64 = 256;
 const LITTLE_SPACE_BYTES: u64 = 2 << 30;
 const LITTLE_MEMORY_KIB: u64 = 1 << 20;
 
-/// Whether QEMU is there and new enough, how guests run, and whether VMs get cgroups of their own. Starts
-/// a QEMU without a guest, as the server does.
+/// Whether QEMU (`binary`, or the one in `PATH`) is there and new enough, how guests run, and whether
+/// VMs get cgroups of their own. Starts a QEMU without a guest, as the server does.
 #[cfg(all(feature = "qemu", target_os = "linux"))]
-pub(super) fn qemu() -> Vec<Check> {
+pub(super) fn qemu(binary: Option<&Path>) -> Vec<Check> {
     use std::sync::Arc;
 
     use hearth_providers::backend::Backend as _;
@@ -27,7 +27,9 @@ pub(super) fn qemu() -> Vec<Check> {
     use hearth_providers::qemu::{QemuBackend, QemuConfig};
 
     let install = "as root: scripts/setup, or install QEMU 9 or newer yourself";
-    let backend = match QemuBackend::new(QemuConfig::default(), Arc::new(SystemEnv)) {
+    let mut config = QemuConfig::default();
+    config.binary = binary.map_or(config.binary, Path::to_owned);
+    let backend = match QemuBackend::new(config, Arc::new(SystemEnv)) {
         Ok(backend) => backend,
         Err(error) => return vec![Check::fail("qemu", error.to_string(), install)],
     };
@@ -45,20 +47,25 @@ pub(super) fn qemu() -> Vec<Check> {
              /dev/kvm (group kvm)",
         ),
     };
-    let cgroups = match fact("cgroups") {
+    vec![Check::ok("qemu", version), accel, cgroups(fact("cgroups"))]
+}
+
+/// Whether VMs get cgroups of their own, of which a provider says where.
+#[cfg(all(any(feature = "qemu", feature = "firecracker"), target_os = "linux"))]
+pub(super) fn cgroups(fact: &str) -> Check {
+    match fact {
         none if none.starts_with("none") => Check::warn(
             "cgroups",
             format!("VMs get no cgroup of their own ({none})"),
             "run as root; under systemd set KillMode=process, else stopping hearth ends its VMs",
         ),
         parent => Check::ok("cgroups", format!("VMs get theirs below {parent}")),
-    };
-    vec![Check::ok("qemu", version), accel, cgroups]
+    }
 }
 
 /// As above, of a build that leaves QEMU out.
 #[cfg(not(all(feature = "qemu", target_os = "linux")))]
-pub(super) fn qemu() -> Vec<Check> {
+pub(super) fn qemu(_: Option<&Path>) -> Vec<Check> {
     let (message, remedy) = ("this build of hearth has no qemu", "build it on Linux, with it");
     vec![Check::fail("qemu", message, remedy)]
 }
