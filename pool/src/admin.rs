@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use hearth_providers::Capabilities;
+
 use crate::error::{Error, Kind, Result};
 use crate::ids::{PoolId, TemplateId};
 use crate::jobs::Class;
 use crate::journal::Control;
 use crate::manager::Manager;
 use crate::pool::{MAX_DEPTH, Pool, PoolConfig, WarmState};
+use crate::templates::Template;
 
 impl Manager {
     /// Makes a pool and begins to fill it. Of one only to be validated nothing is made.
@@ -138,13 +141,8 @@ impl Manager {
         if config.warm_state == WarmState::Paused && !capabilities.memory_in_snapshots {
             return refuse("warm_state", "this provider cannot pause");
         }
-        let has_vsock = template.spec.vsock_cid.is_some();
-        if config.warm_state == WarmState::Paused && has_vsock && !capabilities.pause_keeps_channels
-        {
-            let why = "on this version of the provider a pause would hang the guest's vsock for \
-                       good: keep its VMs running, use a template without a vsock, or another \
-                       version";
-            return refuse("warm_state", why);
+        if config.warm_state == WarmState::Paused && hangs_when_paused(&template, &capabilities) {
+            return refuse("warm_state", PAUSE_HANGS);
         }
         if config.max_parallel_restores == 0 {
             return refuse("max_parallel_restores", "it must be positive");
@@ -154,6 +152,19 @@ impl Manager {
         }
         if config.max_ttl > crate::release::MAX_TTL * 30 {
             return refuse("max_ttl", "it must be at most 30 days");
+        }
+        Ok(())
+    }
+
+    /// Refuses a new generation of a template that its pools could not keep as they do.
+    pub(crate) fn check_generation(&self, template: &Template) -> Result<()> {
+        let capabilities = self.provider(&template.provider)?.runtime.capabilities();
+        let pauses = |pool: &Arc<Pool>| {
+            let config = pool.config();
+            config.template == template.id && config.warm_state == WarmState::Paused
+        };
+        if hangs_when_paused(template, &capabilities) && self.pools.read().values().any(pauses) {
+            return Err(Error::invalid("spec.vsock_cid", PAUSE_HANGS));
         }
         Ok(())
     }
@@ -174,6 +185,14 @@ impl Manager {
         let call = move || Ok(journal.forget_control(kind, &id));
         self.jobs.run(Class::Verb, "journal", self.limits.verb_timeout, call, drop).await?
     }
+}
+
+const PAUSE_HANGS: &str = "on this version of the provider a pause would hang the guest's vsock \
+                            for good: keep the pool's VMs running, use a template without a \
+                            vsock, or another version";
+
+fn hangs_when_paused(template: &Template, capabilities: &Capabilities) -> bool {
+    template.spec.vsock_cid.is_some() && !capabilities.pause_keeps_channels
 }
 
 fn check_etag(kind: Kind, name: &str, given: &str, actual: &str) -> Result<()> {

@@ -42,6 +42,7 @@ impl Manager {
                 if former.state == TemplateState::Building {
                     return Err(former.refusal().unwrap_or(Error::Starting));
                 }
+                self.check_generation(&template)?;
                 template.generation = former.generation + 1;
             }
             (Err(error), true) => return Err(error),

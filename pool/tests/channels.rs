@@ -119,3 +119,15 @@ async fn a_paused_pool_is_fine_without_a_vsock_and_where_a_pause_keeps_it() {
         node.settle("default").await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_template_of_a_paused_pool_gets_no_vsock_that_a_pause_would_hang() {
+    let (_host, node) = node(true, None).await;
+    node.create_pool(paused(), false).await.unwrap();
+    node.settle("default").await;
+    let recipe = template("default");
+    let spec = VmSpec { vsock_cid: Some(3), ..recipe.spec.clone() };
+    let refused = node.create_template(Template { spec, ..recipe }, true).await.unwrap_err();
+    let Error::InvalidArgument(violations) = &refused else { panic!("{refused:?}") };
+    assert_eq!(violations[0].field, "spec.vsock_cid");
+}

@@ -58,6 +58,8 @@ impl Jails {
             let (first, count) = (config.first_uid, config.uid_count);
             return Err(refuse(format!("{count} users from {first} on are no range for jails")));
         }
+        // The jailer follows links, and calls the program what it finds at their end.
+        let binary = &binary.canonicalize().unwrap_or_else(|_| binary.to_owned());
         let name = binary.file_name().and_then(|name| name.to_str());
         let binary_name = name.ok_or_else(|| {
             refuse(format!("{} is no name that a jail can have", binary.display()))

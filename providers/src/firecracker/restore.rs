@@ -116,6 +116,16 @@ impl FirecrackerBackend {
     }
 }
 
+/// In what Firecracker says of a snapshot that does not fit it, or is damaged.
+const UNFIT: &[&str] = &[
+    "bitcode",
+    "CRC",
+    "too short",
+    "largest possible file offset",
+    "Invalid data version",
+    "Magic value does not match",
+];
+
 /// What a failed load means. What could be checked has been, so this is what it did not know, or
 /// what has changed since.
 fn explain(refusal: Refusal, view: &SnapshotView) -> VmRuntimeError {
@@ -126,7 +136,7 @@ fn explain(refusal: Refusal, view: &SnapshotView) -> VmRuntimeError {
     }
     let Some(message) = message else { return error };
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if says(&["bitcode", "CRC", "too short", "largest possible file offset", "snapshot version"]) {
+    if says(UNFIT) {
         return incompatible(view, format!("Firecracker refuses it: {message}"));
     }
     if says(&["Failed to open snapshot file", "Error creating guest memory from file"]) {

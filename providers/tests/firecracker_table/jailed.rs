@@ -31,7 +31,8 @@ pub(crate) fn run(row: &Jailer, programs: &Programs, dir: &Path) -> Result<Outco
             command.arg(argument.replace("PROGRAM", &programs.firecracker.display().to_string()));
         }
         let mut process = Process::spawn(command, dir, number, socket.clone())?;
-        let ended = settle(&mut process)?;
+        let leaves = ["--daemonize", "--new-pid-ns"].iter().any(|it| row.arguments.contains(it));
+        let ended = settle(&mut process, leaves)?;
         let jailed = JailedProcess::find(&root, &name, &process, ended);
         if number < row.runs {
             drop(jailed);
@@ -49,12 +50,13 @@ pub(crate) fn run(row: &Jailer, programs: &Programs, dir: &Path) -> Result<Outco
     Ok(outcome)
 }
 
-/// Waits until the jailer has ended, or there is an API.
-fn settle(process: &mut Process) -> Result<Option<ExitStatus>, String> {
+/// Waits until the jailer has ended, or, unless it `leaves` another process behind, until there
+/// is an API.
+fn settle(process: &mut Process, leaves: bool) -> Result<Option<ExitStatus>, String> {
     let mut ended = None;
     let settled = until(|| {
         ended = process.ends_within(Duration::ZERO);
-        ended.is_some() || UnixStream::connect(&process.socket).is_ok()
+        ended.is_some() || (!leaves && UnixStream::connect(&process.socket).is_ok())
     });
     match settled {
         // One that goes on elsewhere has ended, and its API comes a little later.
