@@ -12,7 +12,7 @@ use crate::ids::TemplateId;
 use crate::jobs::Class;
 use crate::journal::Control;
 use crate::manager::Manager;
-use crate::operations::Outcome;
+use crate::operations::{Outcome, Target};
 use crate::pool::Provider;
 use crate::templates::{Template, TemplateSnapshot, TemplateState};
 
@@ -55,7 +55,7 @@ impl Manager {
             self.publish_template(template.clone()).await?;
         }
         let verb = if replaces { "UpdateTemplate" } else { "CreateTemplate" };
-        let id = self.operations().begin(verb, template.id.clone());
+        let id = self.operations().begin(verb, Target::Template(template.id.clone()));
         let (manager, operation) = (Arc::clone(self), id.clone());
         self.tasks.spawn(async move { manager.build(template, operation).await });
         Ok(id)

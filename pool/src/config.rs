@@ -28,6 +28,12 @@ pub struct Limits {
     pub build_timeout: Duration,
     /// How long a shutdown waits for what is under way.
     pub drain_timeout: Duration,
+    /// How long freezing a VM may take.
+    pub freeze_timeout: Duration,
+    /// How long an artifact is kept for which nothing is said.
+    pub artifact_ttl: Duration,
+    /// How many bytes all artifacts together may take; no VM is frozen beyond.
+    pub max_artifact_bytes: u64,
 }
 
 impl Default for Limits {
@@ -42,6 +48,9 @@ impl Default for Limits {
             verb_timeout: Duration::from_secs(60),
             build_timeout: Duration::from_secs(300),
             drain_timeout: Duration::from_secs(30),
+            freeze_timeout: Duration::from_secs(300),
+            artifact_ttl: Duration::from_secs(7 * 24 * 3600),
+            max_artifact_bytes: 100 << 30,
         }
     }
 }

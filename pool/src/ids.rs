@@ -12,6 +12,11 @@ id_type! {
     TemplateId
 }
 
+id_type! {
+    /// The name of an artifact.
+    ArtifactId
+}
+
 /// Who asks. Until callers are authenticated everybody is [`Tenant::anonymous`].
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,

@@ -108,6 +108,8 @@ pub enum Control {
     Template,
     /// Pools, by id.
     Pool,
+    /// Artifacts, by id.
+    Artifact,
     /// Of the node itself: whether it drains.
     Node,
 }
@@ -117,6 +119,7 @@ impl Control {
         match self {
             Self::Template => "template/",
             Self::Pool => "pool/",
+            Self::Artifact => "artifact/",
             Self::Node => "node/",
         }
     }

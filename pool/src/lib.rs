@@ -12,6 +12,7 @@ pub mod build;
 pub mod config;
 pub mod env;
 pub mod error;
+pub mod freeze;
 pub mod ids;
 pub mod jobs;
 pub mod journal;

@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 
 use crate::config::Limits;
 use crate::error::{Error, Kind, Result};
-use crate::ids::{PoolId, TemplateId, Tenant};
+use crate::freeze::Artifacts;
+use crate::ids::{ArtifactId, PoolId, TemplateId, Tenant};
 use crate::jobs::{Class, Jobs};
 use crate::journal::{Control, Journal};
 use crate::lease::{Lease, Leases};
@@ -55,6 +56,7 @@ pub struct Manager {
     providers: Vec<Arc<Provider>>,
     pub(crate) templates: RwLock<BTreeMap<TemplateId, Arc<Template>>>,
     pub(crate) pools: RwLock<BTreeMap<PoolId, Arc<Pool>>>,
+    pub(crate) artifacts: RwLock<Artifacts>,
     /// Changes of templates and pools take turns: they read, journal and publish.
     pub(crate) control: tokio::sync::Mutex<()>,
     operations: Operations,
@@ -83,6 +85,10 @@ pub struct VmInfo {
     pub pool: Option<PoolId>,
     /// Its template and that one's generation.
     pub template: Option<(TemplateId, i64)>,
+    /// What it was last frozen into.
+    pub artifact: Option<ArtifactId>,
+    /// The artifact that it was resumed from.
+    pub resumed_from: Option<ArtifactId>,
 }
 
 impl Manager {
@@ -112,6 +118,7 @@ impl Manager {
             providers,
             templates: RwLock::default(),
             pools: RwLock::default(),
+            artifacts: RwLock::default(),
             control: tokio::sync::Mutex::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
         });
@@ -127,6 +134,9 @@ impl Manager {
         self.recover(reap).await?;
         let expiry = Arc::clone(self);
         self.tasks.spawn_critical("expiry", async move { expiry.expire_leases().await });
+        let expiry = Arc::clone(self);
+        let artifacts = async move { expiry.expire_artifacts().await };
+        self.tasks.spawn_critical("expiry of artifacts", artifacts);
         let drains = self.journal.control::<bool>(Control::Node)?.contains(&true);
         let next = if drains { Phase::Draining } else { Phase::Serving };
         let (from, to) = (Phase::Starting as u8, next as u8);
@@ -345,6 +355,8 @@ impl Manager {
             view.status = VmStatus::Destroyed;
         }
         VmInfo {
+            artifact: self.artifact_of(lease.uid),
+            resumed_from: view.restored_from.and_then(|from| self.artifact_by_snapshot(from)),
             view,
             provider: Arc::clone(&lease.provider),
             pool: lease.pool.as_ref().map(|pool| pool.id.clone()),
@@ -358,6 +370,8 @@ impl Manager {
         let template = TemplateId::parse(tag(tags::TEMPLATE)).ok();
         let generation = tag(tags::GENERATION).parse().unwrap_or(0);
         VmInfo {
+            artifact: self.artifact_of(view.uid),
+            resumed_from: view.restored_from.and_then(|from| self.artifact_by_snapshot(from)),
             provider: Arc::clone(provider),
             lease: None,
             pool: PoolId::parse(tag(tags::POOL)).ok(),

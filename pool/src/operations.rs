@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::error::{Error, Kind, Result};
-use crate::ids::TemplateId;
+use crate::ids::{ArtifactId, TemplateId};
 
 /// The most operations that are kept.
 const MAX_KEPT: usize = 1000;
@@ -25,8 +25,8 @@ pub struct Operation {
     pub id: String,
     /// The method that began it, as `CreateTemplate`.
     pub verb: &'static str,
-    /// What it works on.
-    pub template: TemplateId,
+    /// What it makes.
+    pub target: Target,
     /// What it is doing now.
     pub stage: &'static str,
     /// How much is done.
@@ -40,10 +40,19 @@ pub struct Operation {
     ended_at: Option<Duration>,
 }
 
+/// What an operation makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A template.
+    Template(TemplateId),
+    /// An artifact.
+    Artifact(ArtifactId),
+}
+
 /// How an operation ended.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// Its template is ready.
+    /// What it makes is there.
     Done,
     /// It failed, for this reason.
     Failed(Arc<Error>),
@@ -67,13 +76,13 @@ impl Operations {
     }
 
     /// Begins one; answers its id.
-    pub(crate) fn begin(&self, verb: &'static str, template: TemplateId) -> String {
+    pub(crate) fn begin(&self, verb: &'static str, target: Target) -> String {
         let id = format!("{}-{}", verb.to_ascii_lowercase(), self.env.uid());
         let now = self.env.now();
         let operation = Operation {
             id: id.clone(),
             verb,
-            template,
+            target,
             stage: "queued",
             percent: 0,
             create_time: now,
@@ -120,6 +129,13 @@ impl Operations {
                 operation.update_time = now;
             });
         }
+    }
+
+    /// Something makes `target` now.
+    pub(crate) fn is_under_way(&self, target: &Target) -> bool {
+        let by_id = self.by_id.lock();
+        let all = by_id.values().map(|kept| kept.borrow());
+        all.into_iter().any(|it| it.outcome.is_none() && it.target == *target)
     }
 
     /// One operation.

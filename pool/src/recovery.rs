@@ -72,6 +72,7 @@ impl Manager {
             }
         }
         by_uid.into_values().for_each(|record| self.recover_lease(record, None, &mut report));
+        self.recover_artifacts().await?;
         self.adopt_warm(adoptions, &mut report).await;
         opened.iter().for_each(|pool| self.drive(pool));
         tracing::info!(?report, "recovery has finished");

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_providers::freeze;
 use hearth_providers::model::{SnapshotRef, SnapshotSource, SnapshotView};
 use hearth_providers::{SnapshotId, Uid, VmId, VmRuntimeError, VmSpec};
 use tokio::sync::oneshot;
 
 use crate::acquire::{Acquired, Expiration};
 use crate::error::{Error, Result};
-use crate::ids::Tenant;
+use crate::ids::{TemplateId, Tenant};
 use crate::jobs::Class;
 use crate::journal::{LeaseRecord, RecordState, Source};
 use crate::lease::{Lease, NameGuard};
@@ -43,6 +44,10 @@ pub struct CreateRequest {
     pub request_id: Option<String>,
     /// Only say whether it could be done.
     pub validate_only: bool,
+    /// The template that it is restored from after all, and its generation.
+    pub template: Option<(TemplateId, i64)>,
+    /// What the caller asked for, hashed, where that is not this request.
+    pub fingerprint: Option<u64>,
 }
 
 /// A verb that leads from one state to another.
@@ -72,6 +77,7 @@ impl Manager {
             .part(&request.ttl)
             .part(&request.labels)
             .finish();
+        let fingerprint = request.fingerprint.unwrap_or(fingerprint);
         let pending = match &request.request_id {
             None => None,
             Some(request_id) => {
@@ -142,8 +148,8 @@ impl Manager {
             pool_vm_id: VmId::warm(uid),
             provider: provider.name.clone(),
             pool: None,
-            template: None,
-            generation: 0,
+            template: request.template.as_ref().map(|(template, _)| template.clone()),
+            generation: request.template.as_ref().map_or(0, |(_, generation)| *generation),
             tenant: request.tenant,
             labels: request.labels,
             request_id: request.request_id,
@@ -204,6 +210,10 @@ impl Manager {
         tenant: Option<&Tenant>,
         snapshot_id: SnapshotId,
     ) -> Result<SnapshotView> {
+        if freeze::is_reserved(&snapshot_id) {
+            let why = "snapshots of artifacts have names that begin with \"frozen-\"";
+            return Err(Error::invalid("snapshot_id", why));
+        }
         let lease = self.lease_of(vm_id, uid, tenant)?;
         self.verb(&lease, move |lease, vm_id| {
             lease.provider.runtime.snapshot_vm(vm_id, &snapshot_id)?;

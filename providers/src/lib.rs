@@ -21,6 +21,7 @@ pub mod faulty;
 pub(crate) mod files;
 #[cfg(all(feature = "firecracker", target_os = "linux"))]
 pub mod firecracker;
+pub mod freeze;
 pub mod id;
 pub mod limit;
 #[cfg(all(any(feature = "firecracker", feature = "qemu"), target_os = "linux"))]

@@ -143,6 +143,27 @@ pub trait VmProvider: Send + Sync + 'static {
         Err(unsupported("deleting snapshots"))
     }
 
+    /// Notes, durably, that the VM `uid` was frozen into `artifact`: destroying the VM then keeps
+    /// its state directory until [`Self::unpreserve_vm`]. A no-op by default, and for a provider
+    /// without state directories.
+    ///
+    /// # Errors
+    /// `Backend` or `Exhausted` when it cannot be written.
+    fn preserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
+        let _ = (uid, artifact);
+        Ok(())
+    }
+
+    /// Ends what [`Self::preserve_vm`] noted; the state directory of a VM that is gone goes with
+    /// the last of its artifacts. What was never noted is no error.
+    ///
+    /// # Errors
+    /// `Backend` or `Exhausted` when it cannot be written.
+    fn unpreserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
+        let _ = (uid, artifact);
+        Ok(())
+    }
+
     /// Opens the byte channel to the guest's agent; one at a time for each VM.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use hearth_pool::error::{Error, Result, Violation};
-use hearth_pool::ids::{PoolId, TemplateId};
+use hearth_pool::ids::{ArtifactId, PoolId, TemplateId};
 use hearth_proto::convert::{duration_from_wire, timestamp_to_system_time};
 use hearth_proto::names::{self, Collection};
 use hearth_providers::{SnapshotId, Uid, VmId};
@@ -84,6 +84,11 @@ impl Fields {
     /// `templates/{template}`.
     pub(crate) fn template(&mut self, field: &str, name: &str) -> Option<TemplateId> {
         self.name(field, names::TEMPLATES, name, TemplateId::parse)
+    }
+
+    /// `artifacts/{artifact}`.
+    pub(crate) fn artifact(&mut self, field: &str, name: &str) -> Option<ArtifactId> {
+        self.name(field, names::ARTIFACTS, name, ArtifactId::parse)
     }
 
     /// `templates/{template}`, or `templates/{template}@{generation}`.

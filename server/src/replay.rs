@@ -47,6 +47,7 @@ macro_rules! mutations {
 mutations! {
     ReleaseVmRequest RenewLeaseRequest StartVmRequest StopVmRequest RenameVmRequest
     DestroyVmRequest SnapshotVmRequest DeleteSnapshotRequest
+    FreezeVmRequest DeleteArtifactRequest
     CreatePoolRequest UpdatePoolRequest DeletePoolRequest
     CreateTemplateRequest UpdateTemplateRequest ImportTemplateRequest DeleteTemplateRequest
     DrainRequest UndrainRequest SetLogLevelRequest

@@ -14,7 +14,7 @@ use crate::id::{SnapshotId, Uid, VmId};
 use crate::model::{Failure, VmSpec, VmStatus};
 use crate::turn::Turns;
 
-const RECORD: &str = "instance.json";
+pub(super) const RECORD: &str = "instance.json";
 
 /// What is written in an instance's directory when it is whole, and never again.
 #[derive(Clone, Debug, Serialize, Deserialize)]

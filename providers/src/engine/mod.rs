@@ -11,6 +11,7 @@
 
 mod instance;
 mod open;
+mod preserved;
 mod query;
 mod tombstones;
 mod verbs;

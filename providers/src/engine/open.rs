@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 
 use super::instance::{Instance, Record};
 use super::tombstones::Tombstones;
-use super::{Deaths, Engine};
+use super::{Deaths, Engine, preserved};
 use crate::backend::{Adopted, Backend};
 use crate::directory::{Directory, Paths};
 use crate::env::Env;
@@ -79,6 +79,11 @@ impl<B: Backend> Engine<B> {
     fn open_instance(&self, uid: Uid, dir: &Path, name: Option<&VmId>, report: &mut OpenReport) {
         let adopted = match Record::read(dir) {
             Ok(record) if record.provider != self.name => return,
+            Ok(_) if preserved::is_left_of_a_vm(dir) => {
+                // Its destruction may have been cut short.
+                preserved::remove(dir);
+                return self.free_name(name, uid);
+            }
             Ok(record) => self.adopt(record, name),
             // Providers are opened one after another, before any of them makes anything: what
             // has no record yet will never get one.
@@ -95,12 +100,17 @@ impl<B: Backend> Engine<B> {
                 report.reaped_processes += self.backend.reap(dir);
                 report.reaped_instances += 1;
                 files::remove_dir(dir);
-                name.inspect(|name| {
-                    let _ = self.directory.adopt(name, uid);
-                    self.directory.release(name, uid);
-                });
+                self.free_name(name, uid);
             }
         }
+    }
+
+    /// Takes away the name that leads to what is no VM any more.
+    fn free_name(&self, name: Option<&VmId>, uid: Uid) {
+        name.inspect(|name| {
+            let _ = self.directory.adopt(name, uid);
+            self.directory.release(name, uid);
+        });
     }
 
     fn adopt(&self, record: Record, name: Option<&VmId>) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::instance::{Instance, NotNamed, Record};
-use super::{Engine, destroyed};
+use super::{Engine, destroyed, preserved};
 use crate::backend::{Backend, Place, Source};
 use crate::capabilities::Capabilities;
 use crate::error::{Result, VmRuntimeError};
@@ -121,6 +121,14 @@ impl<B: Backend> VmProvider for Engine<B> {
         Ok(())
     }
 
+    fn preserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
+        self.preserve(uid, artifact)
+    }
+
+    fn unpreserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
+        self.unpreserve(uid, artifact)
+    }
+
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
         let instance = self.running(vm_id)?;
         self.backend.guest_channel(instance.machine())
@@ -191,7 +199,7 @@ impl<B: Backend> Engine<B> {
 
     fn remove_files(&self, place: &Place) {
         if self.directory.paths().is_some() {
-            files::remove_dir(&place.dir);
+            preserved::remove(&place.dir);
         }
     }
 

@@ -122,6 +122,14 @@ impl VmProvider for Faulty {
         self.ask(Call::DeleteSnapshot, None, || self.inner.delete_snapshot(snapshot))
     }
 
+    fn preserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
+        self.ask(Call::Preserve, None, || self.inner.preserve_vm(uid, artifact))
+    }
+
+    fn unpreserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
+        self.ask(Call::Preserve, None, || self.inner.unpreserve_vm(uid, artifact))
+    }
+
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
         self.ask(Call::GuestChannel, Some(vm_id), || self.inner.guest_channel(vm_id))
     }

@@ -39,6 +39,8 @@ pub enum Call {
     Unpin,
     /// `delete_snapshot`.
     DeleteSnapshot,
+    /// `preserve_vm` and `unpreserve_vm`.
+    Preserve,
     /// `guest_channel`.
     GuestChannel,
     /// `probe`.
@@ -322,7 +324,9 @@ fn error(kind: &str, call: Call, vm_id: Option<&VmId>) -> VmRuntimeError {
 const fn verb_of(call: Call) -> Verb {
     match call {
         Call::Stop | Call::Pause => Verb::Stop,
-        Call::Snapshot | Call::Pin | Call::Unpin | Call::DeleteSnapshot => Verb::Snapshot,
+        Call::Snapshot | Call::Pin | Call::Unpin | Call::DeleteSnapshot | Call::Preserve => {
+            Verb::Snapshot
+        }
         Call::Destroy => Verb::Destroy,
         Call::Rename => Verb::Rename,
         Call::Create

@@ -144,6 +144,14 @@ impl VmProvider for Limit {
         self.inner.delete_snapshot(snapshot)
     }
 
+    fn preserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
+        self.inner.preserve_vm(uid, artifact)
+    }
+
+    fn unpreserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
+        self.inner.unpreserve_vm(uid, artifact)
+    }
+
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
         self.inner.guest_channel(vm_id)
     }

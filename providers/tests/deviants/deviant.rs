@@ -133,6 +133,14 @@ impl VmProvider for Deviant {
         (self.delete)(&*self.inner, snapshot)
     }
 
+    fn preserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
+        self.inner.preserve_vm(uid, artifact)
+    }
+
+    fn unpreserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
+        self.inner.unpreserve_vm(uid, artifact)
+    }
+
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
         (self.channel)(&*self.inner, vm_id)
     }

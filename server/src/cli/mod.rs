@@ -5,6 +5,7 @@
 //! (see [`error::EXIT_CODES`]).
 
 mod apply;
+mod artifacts;
 mod ask;
 mod context;
 mod doctor;
@@ -52,6 +53,13 @@ enum Command {
     /// See and use VMs.
     #[command(visible_alias = "vm")]
     Vms(vms::Command),
+    /// Keep a VM as an artifact that can be resumed; the VM goes on.
+    Freeze(artifacts::Freeze),
+    /// Begin a new VM where a frozen one stood.
+    Resume(artifacts::Resume),
+    /// See and delete artifacts.
+    #[command(visible_alias = "artifact")]
+    Artifacts(artifacts::Command),
     /// See and delete snapshots of VMs.
     #[command(visible_alias = "snapshot")]
     Snapshots(snapshots::Command),
@@ -118,6 +126,9 @@ fn run_client(command: Command, global: Global) -> Result<()> {
             Command::Release(release) => release.run(context).await,
             Command::Renew(renew) => renew.run(context).await,
             Command::Vms(command) => command.run(context).await,
+            Command::Freeze(freeze) => freeze.run(context).await,
+            Command::Resume(resume) => resume.run(context).await,
+            Command::Artifacts(command) => command.run(context).await,
             Command::Snapshots(command) => command.run(context).await,
             Command::Pools(command) => command.run(context).await,
             Command::Templates(command) => command.run(context).await,

@@ -50,6 +50,8 @@ impl Config {
             ("limits.verb_timeout", !limits.verb_timeout.is_zero()),
             ("limits.build_timeout", !limits.build_timeout.is_zero()),
             ("limits.drain_timeout", !limits.drain_timeout.is_zero()),
+            ("limits.freeze_timeout", !limits.freeze_timeout.is_zero()),
+            ("limits.artifact_ttl", !limits.artifact_ttl.is_zero()),
             ("default_template.ready_timeout", !self.default_template.ready_timeout.is_zero()),
             ("default_pool.default_ttl", !self.default_pool.default_ttl.is_zero()),
         ];

@@ -32,6 +32,14 @@ pub struct Limits {
     /// How long a shutdown waits for what is under way.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
+    /// How long freezing a VM may take.
+    #[serde(with = "humantime_serde")]
+    pub freeze_timeout: Duration,
+    /// How long an artifact is kept for which nothing is said.
+    #[serde(with = "humantime_serde")]
+    pub artifact_ttl: Duration,
+    /// How many bytes all artifacts together may take.
+    pub max_artifact_bytes: u64,
 }
 
 impl Default for Limits {
@@ -46,6 +54,9 @@ impl Default for Limits {
             verb_timeout,
             build_timeout,
             drain_timeout,
+            freeze_timeout,
+            artifact_ttl,
+            max_artifact_bytes,
         } = hearth_pool::config::Limits::default();
         Self {
             max_parallel_restores,
@@ -57,6 +68,9 @@ impl Default for Limits {
             verb_timeout,
             build_timeout,
             drain_timeout,
+            freeze_timeout,
+            artifact_ttl,
+            max_artifact_bytes,
         }
     }
 }
@@ -74,6 +88,9 @@ impl Limits {
             verb_timeout: self.verb_timeout,
             build_timeout: self.build_timeout,
             drain_timeout: self.drain_timeout,
+            freeze_timeout: self.freeze_timeout,
+            artifact_ttl: self.artifact_ttl,
+            max_artifact_bytes: self.max_artifact_bytes,
         }
     }
 }

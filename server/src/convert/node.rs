@@ -57,10 +57,9 @@ fn provider(provider: &Provider) -> v1::Provider {
             snapshot_memory: can.memory_in_snapshots,
             snapshot_created: can.snapshot_created,
             snapshot_running: can.snapshot_running == RunningSnapshot::Pauses,
-            // The methods that these are for are not built yet.
-            freeze: false,
-            artifact_memory: false,
-            freeze_running: false,
+            freeze: can.restore,
+            artifact_memory: can.restore && can.memory_in_artifacts,
+            freeze_running: can.restore && can.snapshot_running == RunningSnapshot::Pauses,
             network_overrides: can.network_overrides,
             guest_channel: can.guest_channel,
             console: can.console,

@@ -1,6 +1,6 @@
 //! Operations on the wire.
 
-use hearth_pool::operations::{Operation, Outcome};
+use hearth_pool::operations::{Operation, Outcome, Target};
 use hearth_proto::google::longrunning;
 use hearth_proto::{names, v1};
 use prost_types::Any;
@@ -8,22 +8,26 @@ use prost_types::Any;
 use super::time;
 use crate::status;
 
-/// An operation; what came of it is `template`, as it stands now.
+/// An operation; what came of it is `made`, as it stands now.
 pub(crate) fn to_wire(
     operation: &Operation,
-    template: impl FnOnce() -> Option<v1::Template>,
+    made: impl FnOnce() -> Option<Any>,
 ) -> longrunning::Operation {
     use longrunning::operation::Result as Ended;
     let metadata = v1::OperationMetadata {
         verb: operation.verb.to_owned(),
-        target: names::TEMPLATES.name(operation.template.as_str()),
+        target: match &operation.target {
+            Target::Template(id) => names::TEMPLATES.name(id.as_str()),
+            Target::Artifact(id) => names::ARTIFACTS.name(id.as_str()),
+        },
         stage: operation.stage.replace(' ', "_"),
         progress_percent: i32::try_from(operation.percent).unwrap_or(100),
         create_time: time(operation.create_time),
         update_time: time(operation.update_time),
     };
     let result = operation.outcome.as_ref().map(|outcome| match outcome {
-        Outcome::Done => Ended::Response(any(&template().unwrap_or_default())),
+        // It may have been deleted since.
+        Outcome::Done => Ended::Response(made().unwrap_or_default()),
         Outcome::Failed(error) => Ended::Error(status::of_operation(error)),
     });
     longrunning::Operation {
@@ -44,6 +48,7 @@ pub(crate) fn checked(template: &v1::Template) -> longrunning::Operation {
     }
 }
 
-fn any<M: prost::Message + prost::Name>(message: &M) -> Any {
+/// A message, with its type.
+pub(crate) fn any<M: prost::Message + prost::Name>(message: &M) -> Any {
     Any { type_url: M::type_url(), value: message.encode_to_vec() }
 }

@@ -1,6 +1,8 @@
 //! VMs, leases and snapshots.
 
 use hearth_pool::acquire::Acquired;
+use hearth_pool::freeze::Artifact;
+use hearth_pool::ids::ArtifactId;
 use hearth_pool::journal::Source;
 use hearth_pool::manager::VmInfo;
 use hearth_pool::metrics::Timing;
@@ -16,6 +18,7 @@ use crate::auth::Caller;
 pub(crate) fn vm(info: &VmInfo, caller: &Caller) -> v1::Vm {
     let (view, lease) = (&info.view, info.lease.as_ref());
     let origin = match (&info.template, lease) {
+        _ if info.resumed_from.is_some() => v1::vm::Origin::Artifact,
         (Some(_), _) => v1::vm::Origin::Template,
         (None, Some(_)) => v1::vm::Origin::Spec,
         (None, None) => v1::vm::Origin::Unspecified,
@@ -45,8 +48,8 @@ pub(crate) fn vm(info: &VmInfo, caller: &Caller) -> v1::Vm {
         process: view.process.as_ref().filter(|_| caller.is_operator).map(process),
         origin: origin.into(),
         snapshots: view.snapshots.iter().map(ToString::to_string).collect(),
-        artifact: String::new(),
-        preserved: false,
+        artifact: info.artifact.as_ref().map(artifact_name).unwrap_or_default(),
+        preserved: info.artifact.is_some(),
         failure: view.failure.as_ref().map(failure),
     }
 }
@@ -54,6 +57,34 @@ pub(crate) fn vm(info: &VmInfo, caller: &Caller) -> v1::Vm {
 /// The name of a VM.
 pub(crate) fn name(vm_id: &VmId) -> String {
     names::VMS.name(vm_id.as_str())
+}
+
+/// The name of an artifact.
+pub(crate) fn artifact_name(id: &ArtifactId) -> String {
+    names::ARTIFACTS.name(id.as_str())
+}
+
+/// An artifact.
+pub(crate) fn artifact(artifact: &Artifact) -> v1::Artifact {
+    v1::Artifact {
+        name: artifact_name(&artifact.id),
+        uid: artifact.uid.to_string(),
+        provider: artifact.provider.clone(),
+        reference: artifact.reference.clone(),
+        vm: name(&artifact.vm_id),
+        has_memory: artifact.has_memory,
+        size_bytes: i64::try_from(artifact.size_bytes).unwrap_or(i64::MAX),
+        resume_hint: artifact.resume_hint.clone(),
+        export_hint: artifact.export_hint.clone(),
+        create_time: time(artifact.create_time),
+        expire_time: time(artifact.expire_time),
+        tenant: artifact.tenant.as_str().to_owned(),
+        template: artifact
+            .template
+            .as_ref()
+            .map(|(template, _)| names::TEMPLATES.name(template.as_str()))
+            .unwrap_or_default(),
+    }
 }
 
 /// What an acquire got.
@@ -107,6 +138,7 @@ pub(crate) fn snapshot(view: &SnapshotView, vm_id: &str) -> v1::Snapshot {
 fn pin_name(holder: &str) -> String {
     match holder.split_once(':') {
         Some(("template", generation)) => format!("templates/{generation}"),
+        Some(("artifact", id)) => format!("artifacts/{id}"),
         _ => holder.to_owned(),
     }
 }

@@ -113,6 +113,8 @@ impl Services {
             ..Default::default()
         };
         let made = self.manager.create_vm(CreateRequest {
+            template: None,
+            fingerprint: None,
             tenant: call.caller.tenant.clone(),
             vm_id,
             provider,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hearth_pool::operations::Operation as Known;
+use hearth_pool::operations::{Operation as Known, Target};
 use hearth_proto::google::longrunning::operations_server::Operations;
 use hearth_proto::google::longrunning::{
     CancelOperationRequest, DeleteOperationRequest, GetOperationRequest, ListOperationsRequest,
@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use super::Services;
 use crate::call::{Call, answer};
 use crate::check::Fields;
-use crate::convert::operation;
+use crate::convert::{self, operation};
 use crate::filter::{Field, Filter};
 use crate::paging::Page;
 use crate::status::{Refusal, method_unimplemented};
@@ -28,9 +28,15 @@ const FILTER: &[Field] = &[Field::OneOf("done", "", &["TRUE", "FALSE"])];
 
 impl Services {
     pub(super) fn operation_to_wire(&self, known: &Known) -> Operation {
-        operation::to_wire(known, || {
-            let template = self.manager.template(&known.template).ok()?;
-            Some(self.template_to_wire(&template))
+        operation::to_wire(known, || match &known.target {
+            Target::Template(id) => {
+                let template = self.manager.template(id).ok()?;
+                Some(operation::any(&self.template_to_wire(&template)))
+            }
+            Target::Artifact(id) => {
+                let artifact = self.manager.artifact(id, None).ok()?;
+                Some(operation::any(&convert::vm::artifact(&artifact)))
+            }
         })
     }
 

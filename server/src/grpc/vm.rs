@@ -199,12 +199,14 @@ impl VmService for Services {
         self.replays.answer("DeleteSnapshot", request, handle).await
     }
 
-    async fn freeze_vm(&self, _: Request<v1::FreezeVmRequest>) -> Answer<Operation> {
-        Err(method_unimplemented())
+    async fn freeze_vm(&self, request: Request<v1::FreezeVmRequest>) -> Answer<Operation> {
+        let services = self.clone();
+        let handle = move |call, request| services.freeze(call, request);
+        self.replays.answer("FreezeVm", request, handle).await
     }
 
-    async fn resume_vm(&self, _: Request<v1::ResumeVmRequest>) -> Answer<v1::Vm> {
-        Err(method_unimplemented())
+    async fn resume_vm(&self, request: Request<v1::ResumeVmRequest>) -> Answer<v1::Vm> {
+        answer(request, |call, request| self.resume(call, request)).await
     }
 
     type WatchVmsStream = BoxStream<v1::WatchVmsResponse>;

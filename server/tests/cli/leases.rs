@@ -82,3 +82,21 @@ fn several_are_released_although_one_cannot_be() {
     assert_eq!(ended.out, "released vms/one\n");
     assert!(ended.err.contains("vms/../x"), "{ended:?}");
 }
+
+#[test]
+fn a_vm_is_frozen_and_resumed() {
+    let server = Server::start(2);
+    server.ok(&["acquire", "--name", "mine"]);
+    let frozen = server.ok(&["freeze", "mine", "--artifact", "one"]);
+    assert_eq!(frozen, "frozen mine into artifacts/one\nhearth resume one\n");
+    let listed = server.json(&["artifacts"]);
+    assert_eq!(listed["artifacts"][0]["vm"], "vms/mine");
+    assert_eq!(server.json(&["artifacts", "get", "one"])["has_memory"], true);
+    server.ok(&["release", "mine"]);
+    assert_eq!(server.ok(&["resume", "mine"]), "resumed vms/mine from the artifact\n");
+    assert_eq!(server.error(1, &["artifacts", "delete", "one"])["reason"], "ARTIFACT_IN_USE");
+    let other = server.json(&["resume", "one", "--name", "other", "--label", "a=b"]);
+    assert_eq!((&other["name"], &other["labels"]["a"]), (&"vms/other".into(), &"b".into()));
+    assert_eq!(server.error(3, &["resume", "nobody"])["reason"], "ARTIFACT_NOT_FOUND");
+    assert_eq!(server.error(3, &["freeze", "nobody"])["reason"], "VM_NOT_FOUND");
+}

@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod artifacts;
 mod health;
 mod leavers;
 mod life;

@@ -73,3 +73,30 @@ fn what_nothing_keeps_is_swept() {
     assert_eq!(entries(&dir.path().join("state/snapshots")), 0);
     assert_eq!(entries(&dir.path().join("run/names")), 0);
 }
+
+#[test]
+fn a_preserved_directory_outlives_its_vm_and_goes_with_its_artifact() {
+    let dir = tempfile::tempdir().unwrap();
+    let instances = dir.path().join("state/instances");
+    let count = || std::fs::read_dir(&instances).unwrap().count();
+    let uid = {
+        let (provider, _) = open("memory", dir.path());
+        provider.create_vm(&id("a")).unwrap();
+        let uid = provider.get_vm(&id("a")).unwrap().uid;
+        provider.preserve_vm(uid, "one").unwrap();
+        provider.preserve_vm(uid, "two").unwrap();
+        provider.destroy_vm(&id("a")).unwrap();
+        assert_eq!(count(), 1, "it is kept");
+        provider.create_vm(&id("a")).unwrap();
+        provider.destroy_vm(&id("a")).unwrap();
+        provider.unpreserve_vm(uid, "one").unwrap();
+        uid
+    };
+    // It is no VM and no orphan, and its name is free.
+    let (provider, _) = open("memory", dir.path());
+    assert_eq!((count(), provider.list_vms().len()), (1, 0));
+    provider.create_vm(&id("a")).unwrap();
+    provider.unpreserve_vm(uid, "never").unwrap();
+    provider.unpreserve_vm(uid, "two").unwrap();
+    assert_eq!(count(), 1, "the VM's own");
+}

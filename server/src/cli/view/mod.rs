@@ -3,6 +3,7 @@
 //! Fields are named as in the API and are always there: unset ones are `null`, `""` or `[]`. Times are
 //! RFC 3339, durations seconds with an `s`, enum values without their prefix.
 
+mod artifact;
 mod node;
 mod operation;
 mod pool;
@@ -12,6 +13,7 @@ mod vm;
 
 use serde::{Serialize, Serializer};
 
+pub(crate) use artifact::Artifact;
 pub(crate) use node::Node;
 pub(crate) use operation::{Operation, metadata};
 pub(crate) use pool::Pool;
