@@ -8,10 +8,10 @@ CARGO ?= cargo
 export HEARTH_REQUIRE ?= qemu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest build run demo test test-long deviants bench lint docs fmt
+.PHONY: help setup guest build run demo test test-long test-firecracker deviants bench lint docs fmt
 
 help: ## Say what there is to do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Install what is missing, build, show ten VMs change hands, and stay up
 	@PROVIDER=$(PROVIDER) scripts/demo --stay
@@ -29,6 +29,9 @@ test-long: setup guest ## What takes too long for every change: many more random
 	set -e; for round in 1 2 3 4 5; do \
 	    $(CARGO) test --package hearth-providers --package hearth-server; \
 	done
+
+test-firecracker: ## Test on a real Firecracker: HEARTH_FIRECRACKER=PATH [HEARTH_JAILER=PATH]
+	@scripts/test-firecracker
 
 deviants: ## Show that the contract's cases can fail
 	$(CARGO) test --package hearth-providers --test deviants --

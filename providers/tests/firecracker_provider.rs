@@ -16,6 +16,10 @@ mod firecracker_guest;
 mod jails;
 #[path = "firecracker_provider/lives.rs"]
 mod lives;
+#[path = "firecracker_provider/page_fault_handler.rs"]
+mod page_fault_handler;
+#[path = "firecracker_provider/page_faults.rs"]
+mod page_faults;
 #[path = "firecracker_provider/rig.rs"]
 mod rig;
 
@@ -30,6 +34,9 @@ pub(crate) type Case = (&'static str, fn(&Host));
 
 fn main() -> ExitCode {
     firecracker_fake::run_if_asked();
+    if let Some(code) = page_fault_handler::run_if_asked() {
+        return code;
+    }
     let arguments = Arguments::from_args();
     let real = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let (firecracker, jailer) = (real("HEARTH_FIRECRACKER"), real("HEARTH_JAILER"));
@@ -49,10 +56,13 @@ fn main() -> ExitCode {
     });
 
     let mut trials = Vec::new();
-    trials.extend(of(&fake, None, &[lives::ALL, faults::ALL]));
-    trials.extend(of(&on_fake_jailed, no_root, &[lives::ALL, jails::ALL]));
-    trials.extend(of(&on_real, no_real, &[lives::ALL]));
-    trials.extend(of(&on_real_jailed, no_jailer, &[lives::ALL, jails::ALL]));
+    let everywhere = [lives::ALL, page_faults::ALL];
+    let in_jails = [lives::ALL, page_faults::ALL, jails::ALL];
+    trials.extend(of(&fake, None, &everywhere));
+    trials.extend(of(&fake, None, &[faults::ALL, page_faults::OF_THE_HANDLER]));
+    trials.extend(of(&on_fake_jailed, no_root, &in_jails));
+    trials.extend(of(&on_real, no_real, &everywhere));
+    trials.extend(of(&on_real_jailed, no_jailer, &in_jails));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -63,6 +73,7 @@ fn of(host: &Host, missing: Option<String>, cases: &[&'static [Case]]) -> Vec<Tr
         let lacks = missing.clone().or_else(|| match *name {
             "limits_of_cgroup_v1_bind_and_go" => jails::missing_v1(),
             "limits_of_cgroup_v2_bind_and_go" => jails::missing_v2(),
+            name if page_faults::is_one(name) => page_faults::missing(host),
             _ => None,
         });
         let host = host.clone();

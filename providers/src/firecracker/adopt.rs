@@ -32,7 +32,8 @@ impl FirecrackerBackend {
             adopted.or_else(|| self.supervisor.adopt(record.clone(), &place.dir, bounded));
         let Some(process) = adopted else {
             self.supervisor.tidy(&record);
-            self.adopt_handler(&machine);
+            // Whether it still ran is all the same.
+            let _ = self.adopt_handler(&machine);
             self.end_handler(&machine);
             let reason = match record.boot_id == SystemEnv.boot_id() {
                 true => "Firecracker ended while hearth did not run",
@@ -41,8 +42,8 @@ impl FirecrackerBackend {
             return Ok(self.dead(machine, reason.to_owned()));
         };
         machine.vmm.set_process(process);
-        self.adopt_handler(&machine);
-        let status = match self.finish_interrupted_capture(&machine) {
+        let handled = self.adopt_handler(&machine);
+        let status = match handled.and_then(|()| self.finish_interrupted_capture(&machine)) {
             Ok(VmState::Running) => VmStatus::Running,
             Ok(VmState::Paused) => VmStatus::Stopped,
             // hearth ended before it was told what to boot: it was never started.
@@ -51,6 +52,7 @@ impl FirecrackerBackend {
                 return Ok(Adopted { machine, status: VmStatus::Created, failure: None });
             }
             Err(error) => {
+                let error = machine.handler_error().unwrap_or(error);
                 // Its holder is told, and destroys it; to leave it running would help nobody.
                 machine.vmm.give_up(String::new());
                 let process = machine.vmm.process();

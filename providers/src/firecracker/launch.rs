@@ -108,7 +108,9 @@ impl FirecrackerBackend {
         let (weak, env) = (Arc::downgrade(machine), Arc::clone(&self.env));
         let ended = Arc::clone(&place.ended);
         process.on_exit(move |exit| {
-            let failure = weak.upgrade().and_then(|machine| machine.vmm.note_end(exit, &*env));
+            let Some(machine) = weak.upgrade() else { return };
+            machine.handler.kill();
+            let failure = machine.vmm.note_end(exit, &*env);
             failure.into_iter().for_each(|failure| ended(failure));
         });
     }
@@ -132,5 +134,6 @@ pub(super) fn reap(backend: &FirecrackerBackend, dir: &Path) -> usize {
     let jail = Blueprint::read(dir).ok().and_then(|blueprint| blueprint.jail);
     let cgroups = jail.into_iter().flat_map(|jail| jail.cgroups);
     cgroups.for_each(|dir| backend.supervisor.remove_cgroup(&dir));
+    backend.tidy_handler(dir);
     ended
 }

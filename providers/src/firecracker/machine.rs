@@ -14,12 +14,13 @@ use super::api::{Api, ApiError, VmState};
 use super::blueprint::Blueprint;
 use super::config::FirecrackerConfig;
 use super::exchange::NoAnswer;
+use super::handler::Handler;
 use super::home::{CONSOLE, Home, LOG};
 use super::jail::UserLease;
 use crate::env::Deadline;
 use crate::error::{Result, VmRuntimeError};
 use crate::local::channel::Turnstile;
-use crate::supervise::{AppendLog, Process, Vmm};
+use crate::supervise::{AppendLog, Vmm};
 
 const LOG_MAX_BYTES: u64 = 256 << 10;
 /// How long a Firecracker that comes up is left alone between two looks, at first and at most.
@@ -34,7 +35,7 @@ pub struct Machine {
     pub(super) blueprint: Blueprint,
     pub(super) channel: Turnstile,
     /// Answers the guest's page faults.
-    pub(super) handler: Mutex<Option<Process>>,
+    pub(super) handler: Handler,
     api: Api,
     turn: Mutex<()>,
     command_timeout: Duration,
@@ -57,7 +58,7 @@ impl Machine {
         Self {
             vmm: Vmm::new("Firecracker", dir.to_owned(), console, log),
             channel: Turnstile::default(),
-            handler: Mutex::default(),
+            handler: Handler::default(),
             api: Api::new(home),
             turn: Mutex::default(),
             command_timeout: config.command_timeout,
@@ -77,9 +78,7 @@ impl Machine {
     /// Ends it, and whatever helps it.
     pub(super) fn kill(&self) {
         self.vmm.kill();
-        if let Some(handler) = &*self.handler.lock() {
-            handler.kill();
-        }
+        self.handler.kill();
     }
 
     /// Makes the first call to a process that was just started: again and again until somebody

@@ -16,7 +16,8 @@
 //! Needs Linux, `/dev/kvm` and Firecracker 1.10 or newer; tested with 1.16.1. An instance's
 //! directory holds `machine.json` (see `blueprint`), `vmm.json` (see [`crate::supervise`]),
 //! `drive-<id>`, `console`, `firecracker.log`, `api.sock` and `vsock.sock`; in jailer mode the
-//! last three are in the jail, which is `jail/` of the same directory (see `home`).
+//! last three are in the jail, which is `jail/` of the same directory (see `home`). A clone whose
+//! page faults a handler answers has `uffd.json`, `uffd.log` and `uffd-<id>.sock`, too (see `handler`).
 
 mod adopt;
 mod api;
@@ -144,9 +145,7 @@ impl Backend for FirecrackerBackend {
         _spec: &VmSpec,
         source: &Source<'_, Image>,
     ) -> Result<Arc<Machine>> {
-        let machine = self.make_clone(place, source)?;
-        Self::watch_handler(&machine);
-        Ok(machine)
+        self.make_clone(place, source)
     }
 
     fn start(&self, place: &Place, machine: &Arc<Machine>, status: VmStatus) -> Result<()> {
@@ -189,9 +188,7 @@ impl Backend for FirecrackerBackend {
     }
 
     fn adopt(&self, place: &Place, _spec: &VmSpec) -> Result<Adopted<Arc<Machine>>> {
-        let adopted = self.take_up(place)?;
-        Self::watch_handler(&adopted.machine);
-        Ok(adopted)
+        self.take_up(place)
     }
 
     fn reap(&self, dir: &Path) -> usize {

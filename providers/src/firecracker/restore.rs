@@ -52,7 +52,12 @@ impl FirecrackerBackend {
         Ok(machine)
     }
 
-    fn load(&self, place: &Place, machine: &Machine, source: &Source<'_, Image>) -> Result<()> {
+    fn load(
+        &self,
+        place: &Place,
+        machine: &Arc<Machine>,
+        source: &Source<'_, Image>,
+    ) -> Result<()> {
         let home = machine.home();
         let lend = |from: &Path, name| {
             home.lend(from, name).map_err(|error| files::io_error(format!("lend {name}"), error))
@@ -62,7 +67,7 @@ impl FirecrackerBackend {
         let (backend_type, backend_path) = match &self.config.memory {
             MemoryBackend::File => {
                 lend(&memory, OLD_MEMORY)?;
-                ("File", OLD_MEMORY)
+                ("File", OLD_MEMORY.to_owned())
             }
             MemoryBackend::Uffd { handler } => {
                 ("Uffd", self.launch_handler(place, machine, handler, &memory)?)
@@ -74,7 +79,7 @@ impl FirecrackerBackend {
         let interfaces = blueprint.interfaces.iter().filter(|it| overridden(&it.iface_id));
         let body = SnapshotLoad {
             snapshot_path: OLD_STATE,
-            mem_backend: MemBackend { backend_type, backend_path },
+            mem_backend: MemBackend { backend_type, backend_path: &backend_path },
             track_dirty_pages: blueprint.track_dirty_pages,
             resume_vm: source.how.resume_immediately,
             network_overrides: interfaces
@@ -102,7 +107,10 @@ impl FirecrackerBackend {
         };
         let asked = "load a snapshot";
         let loaded = machine.first_call(asked, config.start_timeout, config.restore_timeout, call);
-        loaded.map_err(|refusal| explain(refusal, source.view))?;
+        loaded.map_err(|refusal| {
+            // Without its handler it would not have answered: it was ended.
+            machine.handler_error().unwrap_or_else(|| explain(refusal, source.view))
+        })?;
         // It has them mapped or read: a link would only keep the files of a deleted snapshot.
         [OLD_STATE, OLD_MEMORY].iter().for_each(|name| home.discard(name));
         keep_base(machine, &source.dir);

@@ -34,8 +34,7 @@ pub(crate) fn install(dir: &Path, settings: &Settings) -> Installed {
         let path = dir.join(name);
         let (test, file) = (quoted(&test), quoted(&file));
         let text = format!("#!/bin/sh\nexec {test} {role} {file} \"$@\"\n");
-        std::fs::write(&path, text).expect("a script is written");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("its mode is set");
+        write_program(&path, &text);
         path
     };
     std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).expect("its mode is set");
@@ -52,6 +51,18 @@ pub(crate) fn install(dir: &Path, settings: &Settings) -> Installed {
     };
     installed.set(settings);
     installed
+}
+
+/// Writes the text of a program that can be run at once. Another process does it, for a child that
+/// another thread forks meanwhile would hold what we have open for writing, and what anybody has
+/// open for writing cannot be run.
+pub(crate) fn write_program(path: &Path, text: &str) {
+    let draft = path.with_extension("draft");
+    std::fs::write(&draft, text).expect("a script is written");
+    let copied = std::process::Command::new("cp").arg("--").args([&draft, path]).status();
+    assert!(copied.expect("there is a cp").success(), "a script is copied");
+    std::fs::remove_file(&draft).expect("it is ours");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("its mode is set");
 }
 
 impl Installed {

@@ -7,6 +7,7 @@ use super::bodies_of_devices::Config;
 use super::errors::bind;
 use super::memory_file::{self, Found};
 use super::state_file::SavedState;
+use super::uffd;
 use super::vmm::{Vmm, open_drive};
 use super::vsock;
 
@@ -76,16 +77,8 @@ impl Vmm {
         match kind {
             MemBackendType::File => memory_file::read(path, self.memory_bytes())
                 .map_err(|reason| format!("Error creating guest memory from file: {reason}")),
-            // Page faults are not faked: there is nobody who could be asked for a page.
-            MemBackendType::Uffd => {
-                let what = "Error creating guest memory from uffd";
-                let failed = "Failed to connect to UDS Unix stream";
-                let error = match std::os::unix::net::UnixStream::connect(path) {
-                    Err(error) => error,
-                    Ok(_) => std::io::ErrorKind::Unsupported.into(),
-                };
-                Err(format!("{what}: {failed}: {error}"))
-            }
+            MemBackendType::Uffd => uffd::read(path, self.memory_bytes())
+                .map_err(|reason| format!("Error creating guest memory from uffd: {reason}")),
         }
     }
 

@@ -68,10 +68,15 @@ pub(super) fn read(path: &Path, bytes: u64) -> Result<Found, String> {
         let reason = "Total sum of memory regions exceeds largest possible file offset";
         return Err(format!("Failed to restore guest memory: {reason}"));
     }
+    look(|into, offset| file.read_exact_at(into, offset)).map_err(failed)
+}
+
+/// Looks for a guest in memory that `read` reads, at an offset.
+pub(super) fn look(read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> io::Result<Found> {
     let mut kernel = [0; KERNEL.len()];
-    file.read_exact_at(&mut kernel, KERNEL_OFFSET).map_err(failed)?;
+    read(&mut kernel, KERNEL_OFFSET)?;
     let mut text = vec![0; MAX_MEMORY_BYTES];
-    file.read_exact_at(&mut text, MEMORY_OFFSET).map_err(failed)?;
+    read(&mut text, MEMORY_OFFSET)?;
     let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
     Ok(match (kernel == KERNEL, serde_json::from_slice(&text[..end])) {
         (true, Ok(memory)) => Found::Memory(memory),

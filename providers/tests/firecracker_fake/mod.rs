@@ -8,9 +8,10 @@
 //! bodies, one request at a time for the whole VMM, the quirks of the wire, and which error
 //! leaves the process alive. The table of `firecracker_table` is run on both.
 //!
-//! What only the real one has: guests that execute, TAPs, page faults, seccomp. The fake's guest
-//! is a counter and an agent. A state file with another snapshot's memory ends the fake at once,
-//! as it ends a real guest with live virtio queues; real tiny guests survive it.
+//! What only the real one has: guests that execute, TAPs, seccomp. The fake's guest is a counter
+//! and an agent; memory that a page fault handler fills it reads once, at the load. A state file
+//! with another snapshot's memory ends the fake at once, as it ends a real guest with live virtio
+//! queues; real tiny guests survive it.
 
 #![allow(dead_code, reason = "each test binary uses the part that it needs")]
 
@@ -40,12 +41,13 @@ mod runtime;
 mod server;
 mod settings;
 mod state_file;
+pub(crate) mod uffd;
 mod vmm;
 mod vsock;
 mod wire;
 
 #[allow(unused_imports, reason = "each test binary uses the part that it needs")]
-pub(crate) use installation::{Installed, install};
+pub(crate) use installation::{Installed, install, write_program};
 #[allow(unused_imports, reason = "each test binary uses the part that it needs")]
 pub(crate) use settings::{BeforeSocket, Fault, Settings, What};
 

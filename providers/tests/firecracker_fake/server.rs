@@ -25,13 +25,12 @@ pub(super) fn serve(listener: &UnixListener, vmm: Vmm, max_body_bytes: usize) ->
     loop {
         let Ok((mut connection, _)) = listener.accept() else { continue };
         // The real server does not even look at a connection while it works on a request.
-        let turn = vmm.lock();
-        if open.load(Ordering::Acquire) >= MAX_CONNECTIONS {
+        drop(vmm.lock());
+        if !has_room(&open) {
             // Who has gone does not miss it.
             let _ = connection.write_all(&too_many_connections());
             continue;
         }
-        drop(turn);
         open.fetch_add(1, Ordering::AcqRel);
         let (vmm, open) = (Arc::clone(&vmm), Arc::clone(&open));
         std::thread::spawn(move || {
@@ -41,6 +40,19 @@ pub(super) fn serve(listener: &UnixListener, vmm: Vmm, max_body_bytes: usize) ->
             open.fetch_sub(1, Ordering::AcqRel);
         });
     }
+}
+
+/// Whether one more connection may be open. The real server sees who has gone before it sees who
+/// comes; here a client that has gone is counted until its thread has seen that, which may take a
+/// moment.
+fn has_room(open: &AtomicUsize) -> bool {
+    (0..50).any(|_| {
+        let has_room = open.load(Ordering::Acquire) < MAX_CONNECTIONS;
+        if !has_room {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        has_room
+    })
 }
 
 fn converse(

@@ -15,6 +15,7 @@ use hearth_providers::firecracker::{
 };
 use hearth_providers::model::{SnapshotRef, SnapshotSource};
 use hearth_providers::readiness::{Readiness, wait_ready};
+use hearth_providers::supervise::ProcessRecord;
 use hearth_providers::{SnapshotId, VmId, VmProvider as _, VmQuery as _, VmSpec, VmStatus};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -232,6 +233,12 @@ impl Rig {
         let names = fs::read_dir(self.state.join("names")).unwrap().count();
         assert_eq!((instances, names), (count, count), "instances and names");
         assert_eq!(self.processes().len(), count, "processes");
+    }
+
+    /// The record of one of an instance's processes: its number, its cgroup.
+    pub(crate) fn record(&self, name: &str, record: &str) -> ProcessRecord {
+        let text = fs::read(self.instance_dir(name).join(record)).unwrap();
+        serde_json::from_slice(&text).unwrap()
     }
 
     /// Processes that work in an instance's directory or jail.

@@ -137,6 +137,20 @@ impl Host {
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
+    /// The cgroups that the records of this host's instances name.
+    fn cgroups(&self) -> Vec<PathBuf> {
+        let instances = std::fs::read_dir(self.state().join("instances")).into_iter().flatten();
+        let records = instances.flatten().flat_map(|instance| {
+            ["vmm.json", "uffd.json"].map(|record| instance.path().join(record))
+        });
+        let cgroup = |record: PathBuf| {
+            let text = std::fs::read(record).ok()?;
+            let record: serde_json::Value = serde_json::from_slice(&text).ok()?;
+            record["cgroup"].as_str().map(PathBuf::from)
+        };
+        records.filter_map(cgroup).collect()
+    }
+
     /// Processes that run in an instance's directory of this host.
     pub(crate) fn vmm_pids(&self) -> Vec<u32> {
         let instances = self.state().join("instances");
@@ -156,6 +170,18 @@ impl Drop for Host {
     fn drop(&mut self) {
         for pid in self.vmm_pids() {
             kill(pid);
+        }
+        // No hearth is left that would take them away.
+        for cgroup in self.cgroups() {
+            for _ in 0..100 {
+                match std::fs::remove_dir(&cgroup) {
+                    Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    Ok(()) | Err(_) => break,
+                }
+            }
+            let _ = cgroup.parent().map(std::fs::remove_dir);
         }
     }
 }
