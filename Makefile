@@ -36,8 +36,9 @@ test-firecracker: ## Test on a real Firecracker: HEARTH_FIRECRACKER=PATH [HEARTH
 deviants: ## Show that the contract's cases can fail
 	$(CARGO) test --package hearth-providers --test deviants --
 
-bench: ## Measure the handoff against its bare parts, as a ratio in one run
+bench: ## Measure the handoff, and a restore where HEARTH_FIRECRACKER=PATH says on what, against bare parts
 	$(CARGO) run --release --package hearth-benches --bin handoff
+	$(CARGO) run --release --package hearth-benches --bin restore
 
 lint: ## Formatting, lints, shell scripts, dependencies
 	$(CARGO) fmt --all --check

@@ -39,6 +39,53 @@ impl Ratio {
     }
 }
 
+/// What blocks that took turns have shown.
+#[derive(Clone, Debug)]
+pub struct Alternation {
+    /// Of each block, what ours took and what theirs took.
+    pairs: Vec<(Duration, Duration)>,
+}
+
+/// Measures `ours` and `theirs` in turns, `blocks` times; they get the number of the block, and
+/// answer what is typical of it. A first block of each warms the caches and is not counted, and
+/// who ends one pair begins the next: what favours the first favours both. Blocks.
+///
+/// # Errors
+/// The first one of either.
+pub fn alternate<E>(
+    blocks: usize,
+    mut ours: impl FnMut(usize) -> Result<Duration, E>,
+    mut theirs: impl FnMut(usize) -> Result<Duration, E>,
+) -> Result<Alternation, E> {
+    let mut pairs = Vec::with_capacity(blocks);
+    for block in 0..=blocks {
+        let pair = if block % 2 == 0 {
+            let first = ours(block)?;
+            (first, theirs(block)?)
+        } else {
+            let first = theirs(block)?;
+            (ours(block)?, first)
+        };
+        pairs.extend((block > 0).then_some(pair));
+    }
+    Ok(Alternation { pairs })
+}
+
+impl Alternation {
+    /// Prints the median of both, and that of their ratios.
+    ///
+    /// # Panics
+    /// With fewer than 20 blocks: that is no measurement.
+    pub fn print(&self, ours: &str, theirs: &str) {
+        let blocks = self.pairs.len();
+        let (of_ours, of_theirs) = self.pairs.iter().copied().unzip();
+        println!("{ours:<40} {:>10.2?} median of {blocks} blocks", median(of_ours));
+        println!("{theirs:<40} {:>10.2?}", median(of_theirs));
+        let Ratio { median, low, high } = Ratio::of(&self.pairs);
+        println!("{:<40} {median:.2} [{low:.2}, {high:.2}]", "ratio");
+    }
+}
+
 /// The median of some times.
 ///
 /// # Panics
@@ -51,6 +98,22 @@ pub fn median(mut times: Vec<Duration>) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_begins_changes_with_each_block() {
+        let calls = std::cell::RefCell::new(Vec::new());
+        let note = |name| {
+            let calls = &calls;
+            move |block| {
+                calls.borrow_mut().push((block, name));
+                Ok::<_, ()>(Duration::from_millis(1))
+            }
+        };
+        let measured = alternate(2, note('a'), note('b')).unwrap();
+        assert_eq!(measured.pairs.len(), 2, "the first block is not counted");
+        let expected = [(0, 'a'), (0, 'b'), (1, 'b'), (1, 'a'), (2, 'a'), (2, 'b')];
+        assert_eq!(*calls.borrow(), expected);
+    }
 
     #[test]
     fn a_ratio_is_the_median_of_its_pairs() {

@@ -14,6 +14,8 @@ pub mod capabilities;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod directory;
+#[cfg(all(feature = "docker", target_os = "linux"))]
+pub mod docker;
 pub mod engine;
 pub mod env;
 pub mod error;

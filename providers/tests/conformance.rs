@@ -5,6 +5,11 @@
 //! `HEARTH_BLESS=1` writes the file anew. Without its host a provider's cases are ignored,
 //! unless `HEARTH_REQUIRE` (words separated by commas) names the provider.
 
+#[cfg(all(feature = "docker", target_os = "linux"))]
+#[path = "conformance/docker.rs"]
+mod docker;
+#[cfg(all(feature = "docker", target_os = "linux"))]
+mod docker_engine;
 #[cfg(all(feature = "firecracker", target_os = "linux"))]
 #[path = "conformance/firecracker.rs"]
 mod firecracker;

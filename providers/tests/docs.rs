@@ -31,6 +31,8 @@ fn providers() -> Vec<(&'static str, Capabilities)> {
         ("firecracker", hearth_providers::firecracker::CAPABILITIES),
         #[cfg(all(feature = "qemu", target_os = "linux"))]
         ("qemu", hearth_providers::qemu::CAPABILITIES),
+        #[cfg(all(feature = "docker", target_os = "linux"))]
+        ("docker", hearth_providers::docker::CAPABILITIES),
     ]
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use hearth_pool::metrics::orphans_reaped;
 use hearth_pool::pool::Provider;
-use hearth_providers::VmRuntime;
 use hearth_providers::directory::Paths;
 use hearth_providers::engine::OpenReport;
 use hearth_providers::env::Env;
 use hearth_providers::error::Result;
 use hearth_providers::memory::MemoryBackend;
+use hearth_providers::{Uid, VmRuntime};
 
 use crate::config::{Config, ProviderConfig, ProviderKind};
 
@@ -21,11 +21,13 @@ use crate::config::{Config, ProviderConfig, ProviderKind};
 pub(crate) fn open(
     config: &Config,
     paths: &Paths,
+    state_uuid: Uid,
     env: &Arc<dyn Env>,
 ) -> Result<Vec<Arc<Provider>>, (String, hearth_providers::VmRuntimeError)> {
     let mut providers = Vec::new();
     for (name, settings) in &config.providers {
-        let runtime = open_one(name, settings, paths, env).map_err(|it| (name.clone(), it))?;
+        let runtime =
+            open_one(name, settings, paths, state_uuid, env).map_err(|it| (name.clone(), it))?;
         let facts: Vec<_> = runtime.describe();
         tracing::info!(
             provider = name,
@@ -45,14 +47,14 @@ fn open_one(
     name: &str,
     settings: &ProviderConfig,
     paths: &Paths,
+    state_uuid: Uid,
     env: &Arc<dyn Env>,
 ) -> Result<Arc<dyn VmRuntime>> {
+    // What a kind does not need.
+    let _ = (paths, state_uuid);
     match settings.kind {
         // It keeps nothing on disk.
-        ProviderKind::Memory => {
-            let _ = paths;
-            Ok(Arc::new(MemoryBackend::provider(name, Arc::clone(env))))
-        }
+        ProviderKind::Memory => Ok(Arc::new(MemoryBackend::provider(name, Arc::clone(env)))),
         #[cfg(feature = "qemu")]
         ProviderKind::Qemu => {
             use hearth_providers::engine::Engine;
@@ -71,11 +73,19 @@ fn open_one(
             reaped(name, report);
             Ok(Arc::new(engine))
         }
+        #[cfg(feature = "docker")]
+        ProviderKind::Docker => {
+            use hearth_providers::docker;
+            let config = settings.to_docker(state_uuid.to_string());
+            let (engine, report) = docker::open(name, config, Arc::clone(env), paths.clone())?;
+            reaped(name, report);
+            Ok(Arc::new(engine))
+        }
     }
 }
 
 #[cfg_attr(
-    not(any(feature = "qemu", feature = "firecracker")),
+    not(any(feature = "qemu", feature = "firecracker", feature = "docker")),
     expect(dead_code, reason = "only what is on disk is reaped")
 )]
 fn reaped(name: &str, report: OpenReport) {

@@ -14,7 +14,7 @@ use hearth_providers::VmSpec;
 use hearth_providers::model::{SnapshotRef, SnapshotSource};
 use hearth_providers::readiness::Readiness;
 
-#[cfg(any(feature = "qemu", feature = "firecracker"))]
+#[cfg(any(feature = "qemu", feature = "firecracker", feature = "docker"))]
 use crate::config::DefaultGuest;
 #[cfg(feature = "qemu")]
 use crate::config::dirs;
@@ -22,6 +22,11 @@ use crate::config::{Config, DefaultPool, DefaultTemplate};
 
 /// The id of both.
 const DEFAULT: &str = "default";
+
+/// What a kind says whose image must be named.
+#[cfg(feature = "docker")]
+const NO_IMAGE: &str = "default_template.image: nothing is said, and containers are made from an \
+     image that the engine has: set it, or `default_template.enabled = false`";
 
 /// What a kind says whose kernel must be named.
 #[cfg(feature = "firecracker")]
@@ -40,6 +45,7 @@ pub(crate) fn default_spec(config: &Config) -> Result<VmSpec, String> {
         &config.default_template;
     let sized = VmSpec {
         boot_args: boot_args.clone(),
+        image: config.default_template.image.clone(),
         vcpu_count: *vcpu_count,
         mem_size_mib: *mem_size_mib,
         vsock_cid: *vsock_cid,
@@ -64,6 +70,10 @@ pub(crate) fn default_spec(config: &Config) -> Result<VmSpec, String> {
         }
         #[cfg(feature = "firecracker")]
         Some(DefaultGuest::OwnKernel) if template.enabled => Err(NO_KERNEL.to_owned()),
+        #[cfg(feature = "docker")]
+        Some(DefaultGuest::OwnImage) if template.enabled && template.image.is_none() => {
+            Err(NO_IMAGE.to_owned())
+        }
         _ => Ok(sized),
     }
 }
@@ -138,6 +148,10 @@ fn recipe(
     Ok(Template {
         readiness: match &settings.ready_marker {
             Some(marker) => Readiness::ConsoleMarker(marker.clone()),
+            // Where guests cannot be talked to there is nothing more to wait for.
+            None if !manager.provider("")?.runtime.capabilities().guest_channel => {
+                Readiness::Running
+            }
             None => Readiness::AgentAnswers,
         },
         ready_timeout: settings.ready_timeout,

@@ -101,7 +101,7 @@ impl Hearth {
         make_private(&runtime)?;
         tracing::info!(state = %state.display(), runtime = %runtime.display(), "hearth opens");
         let paths = Paths { state, runtime: runtime.clone() };
-        let providers = backends::open(&config, &paths, &env)
+        let providers = backends::open(&config, &paths, journal.state_uuid(), &env)
             .map_err(|(name, source)| StartError::Provider { name, source })?;
         let (grpc_listener, grpc) = bind(config.listen).await?;
         let (admin_listener, admin) = bind(config.admin).await?;

@@ -20,7 +20,7 @@ use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::model::SnapshotView;
 
-/// The names of what is loaded, in the machine's home; gone once it is.
+/// The names of what is loaded, where it needs any in the machine's home; gone once it is.
 const OLD_STATE: &str = "loaded.state";
 const OLD_MEMORY: &str = "loaded.memory";
 
@@ -60,15 +60,13 @@ impl FirecrackerBackend {
     ) -> Result<()> {
         let home = machine.home();
         let lend = |from: &Path, name| {
-            home.lend(from, name).map_err(|error| files::io_error(format!("lend {name}"), error))
+            home.lend_briefly(from, name)
+                .map_err(|error| files::io_error(format!("lend {name}"), error))
         };
         let memory = source.dir.join(MEMORY);
-        lend(&source.dir.join(STATE), OLD_STATE)?;
+        let state = lend(&source.dir.join(STATE), OLD_STATE)?;
         let (backend_type, backend_path) = match &self.config.memory {
-            MemoryBackend::File => {
-                lend(&memory, OLD_MEMORY)?;
-                ("File", OLD_MEMORY.to_owned())
-            }
+            MemoryBackend::File => ("File", lend(&memory, OLD_MEMORY)?),
             MemoryBackend::Uffd { handler } => {
                 ("Uffd", self.launch_handler(place, machine, handler, &memory)?)
             }
@@ -78,7 +76,7 @@ impl FirecrackerBackend {
         let overridden = |id: &str| source.how.network_overrides.iter().any(|it| it.iface_id == id);
         let interfaces = blueprint.interfaces.iter().filter(|it| overridden(&it.iface_id));
         let body = SnapshotLoad {
-            snapshot_path: OLD_STATE,
+            snapshot_path: &state,
             mem_backend: MemBackend { backend_type, backend_path: &backend_path },
             track_dirty_pages: blueprint.track_dirty_pages,
             resume_vm: source.how.resume_immediately,

@@ -46,18 +46,25 @@ impl Cgroups {
         Self { parent: Err(reason) }
     }
 
-    /// Moves a process into the cgroup `name`, which is made; `None` when that does not work.
-    pub(super) fn enter(&self, name: &str, pid: u32) -> Option<PathBuf> {
+    /// Makes the cgroup `name`; `None` when that does not work.
+    pub(super) fn make(&self, name: &str) -> Option<PathBuf> {
         let dir = self.parent.as_ref().ok()?.join(name);
-        let entered =
-            make(&dir).and_then(|()| fs::write(dir.join("cgroup.procs"), pid.to_string()));
-        match entered {
-            Ok(()) => Some(dir),
-            Err(error) => {
+        let made = make(&dir).inspect_err(|error| {
+            tracing::warn!(dir = %dir.display(), %error, "a process stays in our own cgroup");
+        });
+        made.is_ok().then_some(dir)
+    }
+
+    /// Moves a process into the cgroup `dir`; it stays where it is, and the cgroup goes, when that
+    /// does not work. Blocks for some ten milliseconds.
+    pub(super) fn enter(&self, dir: &Path, pid: u32) {
+        if let Err(error) = fs::write(dir.join("cgroup.procs"), pid.to_string()) {
+            // A process that has ended meanwhile has nothing to enter.
+            let ended = error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error());
+            if !ended {
                 tracing::warn!(dir = %dir.display(), %error, "a process stays in our own cgroup");
-                self.remove(&dir);
-                None
             }
+            self.remove(dir);
         }
     }
 

@@ -5,9 +5,8 @@
 //! is `/dev/null`, their output a file that only grows at its end and is kept small from its
 //! front, their working directory the instance's.
 //!
-//! A process is started by way of the `setsid` program where there is one: a child that only needs
-//! its program changed is made without copying our page tables, which for a server of some hundred
-//! MiB takes longer than a VM does to start. Without that program it is forked.
+//! Starting one takes as long as the kernel needs to run a program: our page tables are not copied
+//! (see `spawn`), and nobody waits for its cgroup (see `entrance`).
 //!
 //! Invariants:
 //! - A process is named by a pidfd, never by its number: the number may be another's by the time
@@ -18,28 +17,31 @@
 //! - Dropping a [`Process`] or the [`Supervisor`] ends no process.
 
 mod cgroup;
+mod entrance;
 mod log;
 mod process;
 mod procfs;
+mod spawn;
 mod vmm;
 mod watcher;
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, pidfd_send_signal, waitpid,
+};
 
 use crate::env::{Deadline, Env as _, SystemEnv};
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 pub use cgroup::Cgroups;
+use entrance::Entrance;
 pub use log::AppendLog;
 pub use process::{Exit, Process, ProcessRecord};
 pub use vmm::Vmm;
@@ -109,16 +111,17 @@ impl<'a> Launch<'a> {
 #[derive(Debug)]
 pub struct Supervisor {
     watcher: Arc<Watcher>,
-    thread: Option<JoinHandle<()>>,
+    /// `None` once it is being dropped.
+    entrance: Option<Entrance>,
+    threads: Vec<JoinHandle<()>>,
     cgroups: Cgroups,
-    setsid: Option<PathBuf>,
 }
 
 impl Supervisor {
-    /// Starts the thread that watches.
+    /// Starts the threads that watch, and that move processes into cgroups.
     ///
     /// # Errors
-    /// `Backend` when the host refuses the thread or its descriptors.
+    /// `Backend` when the host refuses the threads or their descriptors.
     pub fn new() -> Result<Self> {
         let failed = |error: io::Error| VmRuntimeError::backend("watch processes", error);
         procfs::close_inherited_on_exec().map_err(failed)?;
@@ -126,9 +129,14 @@ impl Supervisor {
         let watching = Arc::clone(&watcher);
         let thread = std::thread::Builder::new().name("hearth-watcher".to_owned());
         let thread = thread.spawn(move || watching.run()).map_err(failed)?;
-        let setsid = ["/usr/bin/setsid", "/bin/setsid"].map(PathBuf::from);
-        let setsid = setsid.into_iter().find(|path| procfs::check_executable(path).is_ok());
-        Ok(Self { watcher, thread: Some(thread), cgroups: Cgroups::find(), setsid })
+        let cgroups = Cgroups::find();
+        // From here on a failure ends the thread that watches, too.
+        let mut supervisor = Self { watcher, entrance: None, threads: vec![thread], cgroups };
+        let opened = Entrance::open(supervisor.cgroups.clone());
+        let (entrance, thread) = opened.map_err(failed)?;
+        supervisor.entrance = Some(entrance);
+        supervisor.threads.push(thread);
+        Ok(supervisor)
     }
 
     /// Where processes get cgroups of their own, or why they get none; for people.
@@ -137,7 +145,7 @@ impl Supervisor {
     }
 
     /// Starts a process and writes its record. `bounded` are the files that it appends to: they
-    /// are kept small while it is watched. Blocks for the length of a fork.
+    /// are kept small while it is watched. Blocks until it has become the program.
     ///
     /// # Errors
     /// `Backend` when the program cannot be run; nothing then runs.
@@ -146,20 +154,13 @@ impl Supervisor {
         let failed = |error: io::Error| VmRuntimeError::backend(what(), error);
         procfs::check_executable(launch.program).map_err(failed)?;
         let output = launch.output.open_to_append().map_err(failed)?;
-        let mut command = self.command(launch.program);
-        command
-            .args(launch.arguments)
-            .current_dir(launch.dir)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().map_err(failed)?)
-            .stderr(output);
-        let child = command.spawn().map_err(failed)?;
+        let child = spawn::spawn(launch.program, launch.arguments, launch.dir, output.as_fd());
+        let child = child.map_err(failed)?;
         let process = match launch.led.and_then(|led| Some((led, led.pid_file?))) {
             None => {
                 // Nobody but our watcher reaps it, and it does not watch it yet: its number is
                 // its own.
-                let taken = self.take_child(&launch, child.id(), bounded).map_err(failed);
+                let taken = self.take_child(&launch, to_number(child), bounded).map_err(failed);
                 taken.inspect_err(|_| end_child(child))?
             }
             Some((led, pid_file)) => {
@@ -174,22 +175,9 @@ impl Supervisor {
         files::write_json(&launch.dir.join(launch.record), process.record()).inspect_err(|_| {
             process.kill();
             process.wait(Duration::from_secs(5));
+            self.tidy(process.record());
         })?;
         Ok(process)
-    }
-
-    /// A command that runs `program` in a session of its own.
-    fn command(&self, program: &Path) -> Command {
-        if let Some(setsid) = &self.setsid {
-            let mut command = Command::new(setsid);
-            command.arg(program);
-            return command;
-        }
-        let mut command = Command::new(program);
-        let new_session = || rustix::process::setsid().map(drop).map_err(io::Error::from);
-        // SAFETY: between fork and exec only async-signal-safe code may run: this is one system call.
-        unsafe { command.pre_exec(new_session) };
-        command
     }
 
     fn take_child(
@@ -200,10 +188,9 @@ impl Supervisor {
     ) -> io::Result<Process> {
         let pidfd = pidfd_open(procfs::to_pid(pid)?, PidfdFlags::empty())?;
         let stat = procfs::Stat::read(pid)?;
-        let cgroup = match launch.enters_cgroup {
-            true => self.cgroups.enter(launch.name, pid),
-            false => None,
-        };
+        let entrance = self.entrance.as_ref().filter(|_| launch.enters_cgroup);
+        let entered = entrance.and_then(|it| Some((it, self.cgroups.make(launch.name)?)));
+        let cgroup = entered.as_ref().map(|(_, cgroup)| cgroup.clone());
         let executable = launch.led.map_or(launch.program, |led| led.executable);
         let record = ProcessRecord {
             pid,
@@ -212,7 +199,14 @@ impl Supervisor {
             executable: executable.to_owned(),
             cgroup,
         };
-        Process::new(record, Watched::new(pidfd, bounded), &self.watcher)
+        let watched = Watched::new(pidfd, bounded);
+        let watched = if entered.is_some() { watched.entering() } else { watched };
+        let watched = Arc::new(watched);
+        let process = Process::new(record, Arc::clone(&watched), &self.watcher)?;
+        if let Some((entrance, cgroup)) = entered {
+            entrance.enter(&watched, pid, cgroup);
+        }
+        Ok(process)
     }
 
     /// Takes up the process of `record` if it still runs, in `dir`, since the moment that the
@@ -230,7 +224,8 @@ impl Supervisor {
             && stat.start_ticks == record.start_ticks
             && !stat.is_dead()
             && procfs::works_in(record.pid, dir);
-        same.then(|| Process::new(record, Watched::new(pidfd, bounded), &self.watcher).ok())?
+        let watched = Arc::new(Watched::new(pidfd, bounded));
+        same.then(|| Process::new(record, watched, &self.watcher).ok())?
     }
 
     /// The process that works in `dir` though no record says so: hearth ended between spawning
@@ -297,25 +292,27 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         self.watcher.stop();
+        self.entrance = None;
         // A report of an end may hold the last reference: a thread cannot wait for itself.
         let itself = |thread: &JoinHandle<()>| thread.thread().id() == std::thread::current().id();
-        if let Some(thread) = self.thread.take().filter(|thread| !itself(thread)) {
+        for thread in self.threads.drain(..).filter(|thread| !itself(thread)) {
             let _ = thread.join();
         }
     }
 }
 
 /// Waits for a program that ends as soon as it has left its process behind.
-fn await_leader(mut child: std::process::Child, timeout: Duration) -> io::Result<()> {
-    let pidfd = pidfd_open(procfs::to_pid(child.id())?, PidfdFlags::empty())?;
+fn await_leader(child: Pid, timeout: Duration) -> io::Result<()> {
+    let pidfd = pidfd_open(child, PidfdFlags::empty()).inspect_err(|_| end_child(child))?;
     if !watcher::has_ended(&pidfd, timeout) {
         end_child(child);
         return Err(io::Error::other(format!("it did not end within {timeout:?}")));
     }
-    let status = child.wait()?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(io::Error::other(format!("it ended with {status}"))),
+    match watcher::reap_child(pidfd.as_fd()) {
+        Exit::Status(0) => Ok(()),
+        Exit::Status(status) => Err(io::Error::other(format!("it ended with status {status}"))),
+        Exit::Signal(signal) => Err(io::Error::other(format!("signal {signal} ended it"))),
+        Exit::Unknown => Err(io::Error::other("it ended, nobody knows how")),
     }
 }
 
@@ -337,9 +334,15 @@ fn left_in(pid_file: &Path, home: &Path, timeout: Duration) -> io::Result<u32> {
     }
 }
 
-fn end_child(mut child: std::process::Child) {
-    let _ = child.kill();
-    let _ = child.wait();
+fn to_number(child: Pid) -> u32 {
+    child.as_raw_nonzero().get().cast_unsigned()
+}
+
+/// Ends a child that nobody watches yet, and reaps it: until then its number is its own.
+fn end_child(child: Pid) {
+    let _ = kill_process(child, Signal::KILL);
+    let again = |error| error == rustix::io::Errno::INTR;
+    while waitpid(Some(child), WaitOptions::empty()).is_err_and(again) {}
 }
 
 #[cfg(test)]

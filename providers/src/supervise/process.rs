@@ -61,10 +61,9 @@ pub struct Process {
 impl Process {
     pub(super) fn new(
         record: ProcessRecord,
-        watched: Watched,
+        watched: Arc<Watched>,
         watcher: &Arc<Watcher>,
     ) -> std::io::Result<Self> {
-        let watched = Arc::new(watched);
         let started = Duration::from_millis(record.start_ticks * 1000 / TICKS_PER_SECOND);
         let age = SystemEnv.boot_time().saturating_sub(started);
         let key = watcher.add(&watched)?;

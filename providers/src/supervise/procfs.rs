@@ -50,7 +50,7 @@ pub(super) fn to_pid(pid: u32) -> io::Result<Pid> {
     raw.ok_or_else(|| io::Error::other(format!("{pid} is no process id")))
 }
 
-/// Refuses what cannot be run, before anything is: `setsid` would say so only in its output.
+/// Refuses what cannot be run, before anything is.
 pub(super) fn check_executable(path: &Path) -> io::Result<()> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other(format!("{} is not a file", path.display())));

@@ -46,18 +46,11 @@ fn a_process_gets_nothing_of_ours() {
     // What a careless parent leaves open.
     let open = fs::File::open("/dev/null").unwrap();
     rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).unwrap();
-    for setsid in [Supervisor::new().unwrap().setsid.clone(), None] {
-        let mut supervisor = Supervisor::new().unwrap();
-        supervisor.setsid = setsid;
-        assert_gets_nothing(&supervisor, dir.path());
-    }
-}
-
-fn assert_gets_nothing(supervisor: &Supervisor, dir: &Path) {
-    let process = run(supervisor, dir, "exec sleep 100");
+    let supervisor = Supervisor::new().unwrap();
+    let process = run(&supervisor, dir.path(), "exec sleep 100");
     let pid = process.record().pid;
-    let log = dir.canonicalize().unwrap().join("log");
-    // It becomes another program twice, and each opens its libraries for a moment.
+    let log = dir.path().canonicalize().unwrap().join("log");
+    // It becomes another program, and each opens its libraries for a moment.
     let descriptors = || {
         let all = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
         let mut all: Vec<_> =
@@ -83,6 +76,28 @@ fn assert_gets_nothing(supervisor: &Supervisor, dir: &Path) {
     process.kill();
     process.wait(LONG).unwrap();
     supervisor.tidy(process.record());
+}
+
+#[test]
+fn a_process_gets_a_cgroup_of_its_own_and_keeps_its_number_until_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let supervisor = Supervisor::new().unwrap();
+    let process = run(&supervisor, dir.path(), "exec sleep 100");
+    let Some(cgroup) = process.record().cgroup.clone() else { return };
+    let deadline = Deadline::after(LONG);
+    let members = || fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    while members().trim() != process.record().pid.to_string() {
+        assert!(deadline.left().is_some(), "{:?}", members());
+        std::thread::yield_now();
+    }
+    process.kill();
+    process.wait(LONG).unwrap();
+    supervisor.tidy(process.record());
+    // One that ends before its move leaves as little.
+    let short = run(&supervisor, dir.path(), "exit 0");
+    assert_eq!(short.wait(LONG), Some(Exit::Status(0)));
+    supervisor.tidy(short.record());
+    assert!(!cgroup.exists());
 }
 
 #[test]

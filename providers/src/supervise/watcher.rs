@@ -18,6 +18,8 @@ use crate::env::{Env as _, SystemEnv};
 
 /// How often the files of processes are looked at.
 const TRIM_PERIOD: Duration = Duration::from_secs(1);
+/// How long a process that has ended waits for its move into a cgroup, which takes milliseconds.
+const MAX_ENTERING: Duration = Duration::from_secs(10);
 /// The key of the event that wakes the thread; those of processes follow.
 const WAKE: u64 = 0;
 
@@ -33,6 +35,8 @@ pub(super) struct Watched {
 
 #[derive(Default)]
 struct State {
+    /// It is being moved into its cgroup, by its number, which it has to keep until then.
+    entering: bool,
     exit: Option<Exit>,
     report: Option<Report>,
 }
@@ -46,6 +50,23 @@ impl std::fmt::Debug for Watched {
 impl Watched {
     pub(super) fn new(pidfd: OwnedFd, bounded: Vec<Arc<AppendLog>>) -> Self {
         Self { pidfd, bounded, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// The same, of a process that is not reaped before [`Self::entered`].
+    pub(super) fn entering(self) -> Self {
+        self.state.lock().entering = true;
+        self
+    }
+
+    /// Its number is not needed any more.
+    pub(super) fn entered(&self) {
+        self.state.lock().entering = false;
+        self.changed.notify_all();
+    }
+
+    fn await_entered(&self) {
+        let mut state = self.state.lock();
+        self.changed.wait_while_for(&mut state, |state| state.entering, MAX_ENTERING);
     }
 
     pub(super) fn kill(&self) {
@@ -197,6 +218,7 @@ impl Watcher {
         let removed = self.watched.lock().remove(&key);
         if let Some(watched) = removed {
             let _ = epoll::delete(&self.epoll, &watched.pidfd);
+            watched.await_entered();
             watched.ended(reap_child(watched.pidfd.as_fd()));
         }
     }

@@ -41,6 +41,10 @@ pub(crate) fn all() -> Vec<Suite> {
         crate::firecracker::real(),
         #[cfg(all(feature = "qemu", target_os = "linux"))]
         crate::qemu::suite(),
+        #[cfg(all(feature = "docker", target_os = "linux"))]
+        crate::docker::docker(),
+        #[cfg(all(feature = "docker", target_os = "linux"))]
+        crate::docker::podman(),
     ]
 }
 

@@ -90,6 +90,8 @@ pub struct DefaultTemplate {
     pub initrd: Option<PathBuf>,
     /// Its root disk; unset: the guest's, with its kernel.
     pub rootfs: Option<PathBuf>,
+    /// Its container image, where the provider boots images.
+    pub image: Option<String>,
     /// Its kernel command line, beside what the provider itself needs.
     pub boot_args: String,
     /// Its virtual CPUs.
@@ -164,6 +166,7 @@ impl Default for Config {
                 kernel: None,
                 initrd: None,
                 rootfs: None,
+                image: None,
                 boot_args: String::new(),
                 vcpu_count: 1,
                 mem_size_mib: 256,

@@ -22,6 +22,9 @@ pub enum ProviderKind {
     /// Real VMs, by Firecracker; needs KVM.
     #[cfg(feature = "firecracker")]
     Firecracker,
+    /// Containers, by the Docker Engine or podman.
+    #[cfg(feature = "docker")]
+    Docker,
 }
 
 /// What every kind has that runs VMs as processes.
@@ -49,6 +52,20 @@ const OF_FIRECRACKER: &[&str] = &[
     "snapshot_timeout_per_gib",
 ];
 
+#[cfg(feature = "docker")]
+const OF_DOCKER: &[&str] = &[
+    "socket",
+    "command",
+    "networks",
+    "runtime",
+    "pids_limit",
+    "start_timeout",
+    "command_timeout",
+    "snapshot_timeout",
+    "remove_timeout",
+    "console_max_bytes",
+];
+
 impl ProviderKind {
     /// What there is when nothing is said: real VMs where this server can make any.
     pub const DEFAULT: Self = {
@@ -70,6 +87,8 @@ impl ProviderKind {
             Self::Qemu => "qemu",
             #[cfg(feature = "firecracker")]
             Self::Firecracker => "firecracker",
+            #[cfg(feature = "docker")]
+            Self::Docker => "docker",
         }
     }
 
@@ -81,6 +100,8 @@ impl ProviderKind {
             Self::Qemu => DefaultGuest::Shipped,
             #[cfg(feature = "firecracker")]
             Self::Firecracker => DefaultGuest::OwnKernel,
+            #[cfg(feature = "docker")]
+            Self::Docker => DefaultGuest::OwnImage,
         }
     }
 
@@ -92,6 +113,8 @@ impl ProviderKind {
             Self::Qemu => false,
             #[cfg(feature = "firecracker")]
             Self::Firecracker => true,
+            #[cfg(feature = "docker")]
+            Self::Docker => false,
         }
     }
 
@@ -103,6 +126,8 @@ impl ProviderKind {
             Self::Qemu => &[OF_PROCESSES, OF_QEMU],
             #[cfg(feature = "firecracker")]
             Self::Firecracker => &[OF_PROCESSES, OF_FIRECRACKER],
+            #[cfg(feature = "docker")]
+            Self::Docker => &[OF_DOCKER],
         }
     }
 }
@@ -118,6 +143,9 @@ pub(crate) enum DefaultGuest {
     /// A kernel that the configuration names: the shipped one is compressed.
     #[cfg(feature = "firecracker")]
     OwnKernel,
+    /// A container image that the configuration names.
+    #[cfg(feature = "docker")]
+    OwnImage,
 }
 
 /// One provider. What is unset is as its kind has it by default.
@@ -150,7 +178,7 @@ pub struct ProviderConfig {
     /// QEMU: its machine type, with its options.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
-    /// QEMU: how long it may take to write a snapshot.
+    /// QEMU and Docker: how long it may take to write a snapshot.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub snapshot_timeout: Option<Duration>,
     /// Firecracker: how VMs are locked in; unset: they are not.
@@ -180,6 +208,24 @@ pub struct ProviderConfig {
     /// Firecracker: how long it may take to write a snapshot of 1 GiB.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub snapshot_timeout_per_gib: Option<Duration>,
+    /// Docker: the engine's socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+    /// Docker: what containers run, in place of the image's command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Docker: the engine's networks that a spec may name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<String>>,
+    /// Docker: the engine's runtime, as `runsc` or `kata`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// Docker: how many processes and threads a VM may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids_limit: Option<i64>,
+    /// Docker: how long it may take to remove a container.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub remove_timeout: Option<Duration>,
 }
 
 /// How guest code is run.
@@ -217,6 +263,12 @@ impl ProviderConfig {
             clock_realtime: None,
             metrics: None,
             snapshot_timeout_per_gib: None,
+            socket: None,
+            command: None,
+            networks: None,
+            runtime: None,
+            pids_limit: None,
+            remove_timeout: None,
         }
     }
 
@@ -236,10 +288,14 @@ impl ProviderConfig {
             ("kill_timeout", self.kill_timeout),
             ("snapshot_timeout", self.snapshot_timeout),
             ("snapshot_timeout_per_gib", self.snapshot_timeout_per_gib),
+            ("remove_timeout", self.remove_timeout),
         ];
         let is_never = |it: &&(&str, Option<Duration>)| it.1.is_some_and(|it| it.is_zero());
         if let Some((key, _)) = timeouts.iter().find(is_never) {
             return Err(((*key).to_owned(), "it must be positive".to_owned()));
+        }
+        if self.pids_limit.is_some_and(|limit| limit < 1) {
+            return Err(("pids_limit".to_owned(), "it must be positive".to_owned()));
         }
         self.check_firecracker()
     }
@@ -251,6 +307,26 @@ impl ProviderConfig {
         let set = serde_json::to_value(self).unwrap_or_default();
         let keys = set.as_object().into_iter().flat_map(|set| set.keys());
         keys.filter(|key| !has(key)).cloned().collect()
+    }
+
+    /// As the provider has it; `state` names the state directory.
+    #[cfg(feature = "docker")]
+    pub(crate) fn to_docker(&self, state: String) -> hearth_providers::docker::DockerConfig {
+        use hearth_providers::docker::DockerConfig;
+        let default = DockerConfig::new(state);
+        DockerConfig {
+            socket: self.socket.clone().unwrap_or(default.socket),
+            command: self.command.clone().unwrap_or(default.command),
+            networks: self.networks.clone().unwrap_or(default.networks),
+            runtime: self.runtime.clone().or(default.runtime),
+            pids_limit: self.pids_limit.unwrap_or(default.pids_limit),
+            command_timeout: self.command_timeout.unwrap_or(default.command_timeout),
+            start_timeout: self.start_timeout.unwrap_or(default.start_timeout),
+            snapshot_timeout: self.snapshot_timeout.unwrap_or(default.snapshot_timeout),
+            remove_timeout: self.remove_timeout.unwrap_or(default.remove_timeout),
+            console_max_bytes: self.console_max_bytes.unwrap_or(default.console_max_bytes),
+            state: default.state,
+        }
     }
 
     /// As the provider has it.

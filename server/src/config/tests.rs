@@ -184,6 +184,12 @@ fn full_provider() -> ProviderConfig {
         clock_realtime: Some(true),
         metrics: Some(true),
         snapshot_timeout_per_gib: time,
+        socket: Some("x".into()),
+        command: Some(vec!["x".to_owned()]),
+        networks: Some(vec!["x".to_owned()]),
+        runtime: Some("x".to_owned()),
+        pids_limit: Some(1),
+        remove_timeout: time,
     }
 }
 
