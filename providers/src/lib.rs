@@ -9,8 +9,12 @@
 //! runner gives each call a thread, a bound and a deadline.
 
 pub mod agent;
+#[cfg(feature = "apple-container")]
+pub mod apple_container;
 pub mod backend;
 pub mod capabilities;
+#[cfg(any(feature = "apple-container", feature = "smolvm"))]
+pub mod cli;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod directory;
@@ -34,6 +38,8 @@ pub mod provider;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
 pub mod qemu;
 pub mod readiness;
+#[cfg(feature = "smolvm")]
+pub mod smolvm;
 pub mod snapshots;
 #[cfg(target_os = "linux")]
 pub mod supervise;

@@ -5,6 +5,11 @@
 //! `HEARTH_BLESS=1` writes the file anew. Without its host a provider's cases are ignored,
 //! unless `HEARTH_REQUIRE` (words separated by commas) names the provider.
 
+#[cfg(feature = "apple-container")]
+#[path = "conformance/apple_container.rs"]
+mod apple_container;
+#[cfg(any(feature = "apple-container", feature = "smolvm"))]
+mod cli_fake;
 #[cfg(all(feature = "docker", target_os = "linux"))]
 #[path = "conformance/docker.rs"]
 mod docker;
@@ -21,6 +26,9 @@ mod firecracker_guest;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
 #[path = "conformance/qemu.rs"]
 mod qemu;
+#[cfg(feature = "smolvm")]
+#[path = "conformance/smolvm.rs"]
+mod smolvm;
 #[path = "conformance/suites.rs"]
 mod suites;
 #[path = "conformance/summary.rs"]
@@ -38,6 +46,10 @@ use summary::{Shown, Summary};
 fn main() -> ExitCode {
     #[cfg(all(feature = "firecracker", target_os = "linux"))]
     firecracker_fake::run_if_asked();
+    #[cfg(any(feature = "apple-container", feature = "smolvm"))]
+    if let Some(code) = cli_fake::run_if_asked() {
+        return code;
+    }
     let arguments = Arguments::from_args();
     let suites: Vec<_> = suites::all().into_iter().map(Arc::new).collect();
     let summary = Arc::new(Summary::default());

@@ -33,6 +33,10 @@ fn providers() -> Vec<(&'static str, Capabilities)> {
         ("qemu", hearth_providers::qemu::CAPABILITIES),
         #[cfg(all(feature = "docker", target_os = "linux"))]
         ("docker", hearth_providers::docker::CAPABILITIES),
+        #[cfg(feature = "apple-container")]
+        ("apple-container", hearth_providers::apple_container::CAPABILITIES),
+        #[cfg(feature = "smolvm")]
+        ("smolvm", hearth_providers::smolvm::CAPABILITIES),
     ]
 }
 

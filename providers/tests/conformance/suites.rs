@@ -37,6 +37,12 @@ pub(crate) fn all() -> Vec<Suite> {
         crate::firecracker::fake_with_agent(),
         #[cfg(all(feature = "firecracker", target_os = "linux"))]
         crate::firecracker::fake_in_jails(),
+        #[cfg(feature = "apple-container")]
+        crate::apple_container::fake(),
+        #[cfg(feature = "apple-container")]
+        crate::apple_container::old_fake(),
+        #[cfg(feature = "smolvm")]
+        crate::smolvm::fake(),
         #[cfg(all(feature = "firecracker", target_os = "linux"))]
         crate::firecracker::real(),
         #[cfg(all(feature = "qemu", target_os = "linux"))]

@@ -224,8 +224,12 @@ impl<'a> Rig<'a> {
         until(|| {
             let answers = self.ask(b"GET / HTTP/1.1\r\n\r\n", 1);
             answer = answers.ok().and_then(|answers| answers.into_iter().next());
-            // Connections that a row has closed may be counted for a moment.
-            answer.as_ref().is_none_or(|answer| !answer.status.contains("503"))
+            // Connections that a row has closed may be counted for a moment, and then a new one is
+            // answered with 503 or broken off.
+            match &answer {
+                Some(answer) => !answer.status.contains("503"),
+                None => self.process().ends_within(Duration::ZERO).is_some(),
+            }
         });
         let Some(answer) = answer else {
             let ended = self.process().end();

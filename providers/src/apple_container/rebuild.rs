@@ -1,0 +1,179 @@
+//! Turning an export into what an image can be built from.
+//!
+//! An export has the files alone. So the `Dockerfile` says again what the container had from its
+//! image and its making: environment, working directory, user, command and labels, but for those
+//! that mark the container as ours: whoever makes something of the image does not inherit them.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
+use std::path::{Component, Path};
+
+use super::listing::Process;
+use crate::error::Result;
+use crate::files::io_error;
+
+/// The disk.
+pub(super) const ROOTFS: &str = "rootfs.tar";
+/// What the image is built by.
+pub(super) const DOCKERFILE: &str = "Dockerfile";
+
+/// The most that an extension of one entry's header may hold.
+const MAX_EXTENSION_BYTES: u64 = 1 << 20;
+
+/// Writes both files into `into`, and removes `export`.
+pub(super) fn write(export: &Path, into: &Path, process: &Process) -> Result<()> {
+    let cut = cut_down(export, &into.join(ROOTFS)).and_then(|()| std::fs::remove_file(export));
+    cut.map_err(|error| io_error("cut down a container's export".to_owned(), error))?;
+    std::fs::write(into.join(DOCKERFILE), dockerfile(process))
+        .map_err(|error| io_error("write a Dockerfile".to_owned(), error))
+}
+
+/// Copies an archive without what is in `/tmp` and `/var/tmp`. Entries are copied as they are
+/// found, with the extensions that come before them.
+fn cut_down(export: &Path, into: &Path) -> io::Result<()> {
+    let mut archive = tar::Archive::new(BufReader::new(File::open(export)?));
+    let mut kept = tar::Builder::new(BufWriter::new(File::create(into)?));
+    let mut extensions: Vec<(tar::Header, Vec<u8>)> = Vec::new();
+    for entry in archive.entries()?.raw(true) {
+        let mut entry = entry?;
+        let kind = entry.header().entry_type();
+        let extends = kind.is_gnu_longname()
+            || kind.is_gnu_longlink()
+            || kind.is_pax_local_extensions()
+            || kind.is_pax_global_extensions();
+        if extends {
+            let mut bytes = Vec::new();
+            let header = entry.header().clone();
+            (&mut entry).take(MAX_EXTENSION_BYTES + 1).read_to_end(&mut bytes)?;
+            if bytes.len() as u64 > MAX_EXTENSION_BYTES {
+                return Err(io::Error::other("an entry's header is too large"));
+            }
+            extensions.push((header, bytes));
+            continue;
+        }
+        let left_out = is_temporary(&entry.path()?);
+        for (header, bytes) in extensions.drain(..).filter(|_| !left_out) {
+            kept.append(&header, bytes.as_slice())?;
+        }
+        if !left_out {
+            let header = entry.header().clone();
+            kept.append(&header, &mut entry)?;
+        }
+    }
+    kept.into_inner()?.flush()
+}
+
+/// It is in one of the directories for temporary files, which are themselves kept.
+fn is_temporary(path: &Path) -> bool {
+    let names: Vec<_> = path
+        .components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => name.to_str(),
+            _ => None,
+        })
+        .collect();
+    match names.as_slice() {
+        ["tmp", rest @ ..] | ["var", "tmp", rest @ ..] => !rest.is_empty(),
+        _ => false,
+    }
+}
+
+fn dockerfile(process: &Process) -> String {
+    let mut text = format!("FROM scratch\nADD {ROOTFS} /\n");
+    for variable in &process.environment {
+        if let Some((key, value)) = variable.split_once('=').filter(|_| is_one_line(variable)) {
+            let _ = writeln!(text, "ENV {key}={}", quoted(value));
+        }
+    }
+    if !process.working_directory.is_empty() && is_one_line(&process.working_directory) {
+        let _ = writeln!(text, "WORKDIR {}", quoted(&process.working_directory));
+    }
+    if let Some(user) = process.user().filter(|user| is_one_line(user)) {
+        let _ = writeln!(text, "USER {user}");
+    }
+    let words = |words: &[String]| serde_json::Value::from(words.to_vec()).to_string();
+    if !process.executable.is_empty() {
+        let _ = writeln!(text, "ENTRYPOINT {}", words(std::slice::from_ref(&process.executable)));
+    }
+    let _ = writeln!(text, "CMD {}", words(&process.arguments));
+    for (key, value) in &process.labels {
+        if !key.starts_with("dev.hearth.") && is_one_line(key) && is_one_line(value) {
+            let _ = writeln!(text, "LABEL {}={}", quoted(key), quoted(value));
+        }
+    }
+    text
+}
+
+/// What has more lines than one would be instructions of its own.
+fn is_one_line(text: &str) -> bool {
+    !text.contains(['\n', '\r', '\0'])
+}
+
+/// In quotes within which nothing is replaced.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        if matches!(c, '"' | '\\' | '$') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_in_directories_for_temporary_files_is_temporary() {
+        for path in ["tmp/a", "./tmp/a/b", "/var/tmp/x"] {
+            assert!(is_temporary(Path::new(path)), "{path}");
+        }
+        for path in ["tmp", "var/tmp/", "etc/tmp/a", "tmpfile", "var/tmpx/a", "."] {
+            assert!(!is_temporary(Path::new(path)), "{path}");
+        }
+    }
+
+    #[test]
+    fn long_names_survive_and_temporary_files_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (export, rootfs) = (dir.path().join("export"), dir.path().join("rootfs"));
+        let long = format!("srv/{}", "long/".repeat(40));
+        let mut builder = tar::Builder::new(File::create(&export).unwrap());
+        let temporary = format!("tmp/{}", "long/".repeat(40));
+        for path in [long.as_str(), "tmp/", temporary.as_str(), "etc/name"] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(4);
+            header.set_mode(0o640);
+            builder.append_data(&mut header, path, b"data".as_slice()).unwrap();
+        }
+        builder.into_inner().unwrap();
+        cut_down(&export, &rootfs).unwrap();
+        let mut kept = tar::Archive::new(File::open(&rootfs).unwrap());
+        let kept = kept.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            assert_eq!((entry.size(), entry.header().mode().unwrap()), (4, 0o640));
+            entry.path().unwrap().to_string_lossy().into_owned()
+        });
+        assert_eq!(kept.collect::<Vec<_>>(), [long, "tmp/".to_owned(), "etc/name".to_owned()]);
+    }
+
+    #[test]
+    fn values_cannot_become_instructions() {
+        let process = Process {
+            executable: "/bin/sh".to_owned(),
+            arguments: vec!["-c".to_owned(), "echo \"$A\"".to_owned()],
+            environment: vec!["A=x\" $B".to_owned(), "C=1\nRUN evil".to_owned()],
+            working_directory: "/a b".to_owned(),
+            labels: [("dev.hearth.state", "s"), ("k", "v")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            ..Process::default()
+        };
+        let wanted = "FROM scratch\nADD rootfs.tar /\nENV A=\"x\\\" \\$B\"\nWORKDIR \"/a b\"\n\
+            ENTRYPOINT [\"/bin/sh\"]\nCMD [\"-c\",\"echo \\\"$A\\\"\"]\nLABEL \"k\"=\"v\"\n";
+        assert_eq!(dockerfile(&process), wanted);
+    }
+}
