@@ -3,7 +3,9 @@
 //! No shell is between us and the tool, and it has nothing to read: its input is closed. What it
 //! writes goes to files without a name rather than to pipes, because a pipe can be held open by
 //! what the tool leaves running, and would then be waited for. Both outputs and the time are
-//! bounded; a tool that passes a bound is killed by its process id, and nothing else is.
+//! bounded; a tool that passes a bound is killed with all that is still in its process group, since
+//! what it started would go on writing to a file that nobody sees. What a tool that ended well
+//! leaves running goes on.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -14,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::env::Deadline;
 use crate::error::{Result, VmRuntimeError};
@@ -115,8 +119,7 @@ impl Runner {
             .map_err(failed)?;
         let waited = self.wait(&mut child, request, &stdout, &stderr);
         if !matches!(waited, Ok(Some(_))) {
-            let _ = child.kill();
-            let _ = child.wait();
+            end_group(&mut child);
         }
         let code = waited?.unwrap_or(Some(0));
         let kept_bytes = request.enough_bytes.unwrap_or(MAX_OUTPUT_BYTES);
@@ -208,6 +211,17 @@ pub fn refused(what: &str, code: Option<i32>, stderr: &str) -> VmRuntimeError {
     }
 }
 
+/// Kills a tool and what it started, but for what has left its process group. The group has the
+/// child's own number, which is nobody else's until the child has been waited for.
+fn end_group(child: &mut Child) {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    if let Some(group) = group {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
 /// A file that nobody else can open, and that is gone when it is closed.
 fn nameless_file() -> io::Result<File> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -278,6 +292,26 @@ mod tests {
             let error = run(script, LONG).unwrap_err();
             assert_eq!(error.kind(), "backend");
             assert!(error.to_string().contains("writes more than"), "{error}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_a_flooding_tool_started_ends_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let script = format!("cat /dev/zero & echo $! >{}; wait", file.display());
+        assert_eq!(run(&script, LONG).unwrap_err().kind(), "backend");
+        let pid = std::fs::read_to_string(file).unwrap();
+        // Whoever is its parent now has yet to see that it has ended.
+        let still_runs = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim()));
+            status.is_ok_and(|status| !status.contains("State:\tZ"))
+        };
+        let deadline = Deadline::after(LONG);
+        while still_runs() {
+            assert!(deadline.left().is_some(), "it still runs");
+            std::thread::sleep(LONGEST_PAUSE);
         }
     }
 

@@ -44,10 +44,14 @@ impl Fault {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
-    /// A layer that two images were to have in common went with the other one, under the hands of
-    /// an engine that does not hold it: podman. The next try makes it anew.
+    /// A layer that two images were to have in common, or the image that both come from, went with
+    /// the other one, under the hands of an engine that does not hold it: podman. The next try
+    /// makes it anew.
     pub(super) fn is_lost_layer(&self) -> bool {
-        matches!(self, Self::Refused { message, .. } if message.contains("layer not known"))
+        let lost = |message: &str| {
+            message.contains("layer not known") || message.contains("image not known")
+        };
+        matches!(self, Self::Refused { message, .. } if lost(message))
     }
 
     /// Somebody else asked for the same removal, and it is under way.
