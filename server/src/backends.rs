@@ -81,11 +81,34 @@ fn open_one(
             reaped(name, report);
             Ok(Arc::new(engine))
         }
+        #[cfg(feature = "apple-container")]
+        ProviderKind::AppleContainer => {
+            use hearth_providers::apple_container;
+            let config = settings.to_cli(apple_container::config(state_uuid.to_string()));
+            let (engine, report) =
+                apple_container::open(name, config, Arc::clone(env), paths.clone())?;
+            reaped(name, report);
+            Ok(Arc::new(engine))
+        }
+        #[cfg(feature = "smolvm")]
+        ProviderKind::Smolvm => {
+            use hearth_providers::smolvm;
+            let config = settings.to_cli(smolvm::config(state_uuid.to_string()));
+            let (engine, report) = smolvm::open(name, config, Arc::clone(env), paths.clone())?;
+            reaped(name, report);
+            Ok(Arc::new(engine))
+        }
     }
 }
 
 #[cfg_attr(
-    not(any(feature = "qemu", feature = "firecracker", feature = "docker")),
+    not(any(
+        feature = "qemu",
+        feature = "firecracker",
+        feature = "docker",
+        feature = "apple-container",
+        feature = "smolvm"
+    )),
     expect(dead_code, reason = "only what is on disk is reaped")
 )]
 fn reaped(name: &str, report: OpenReport) {

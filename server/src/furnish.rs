@@ -14,7 +14,6 @@ use hearth_providers::VmSpec;
 use hearth_providers::model::{SnapshotRef, SnapshotSource};
 use hearth_providers::readiness::Readiness;
 
-#[cfg(any(feature = "qemu", feature = "firecracker", feature = "docker"))]
 use crate::config::DefaultGuest;
 #[cfg(feature = "qemu")]
 use crate::config::dirs;
@@ -24,9 +23,9 @@ use crate::config::{Config, DefaultPool, DefaultTemplate};
 const DEFAULT: &str = "default";
 
 /// What a kind says whose image must be named.
-#[cfg(feature = "docker")]
-const NO_IMAGE: &str = "default_template.image: nothing is said, and containers are made from an \
-     image that the engine has: set it, or `default_template.enabled = false`";
+#[cfg(any(feature = "docker", feature = "apple-container", feature = "smolvm"))]
+const NO_IMAGE: &str = "default_template.image: nothing is said, and VMs of this kind are made \
+     from a container image: set it, or `default_template.enabled = false`";
 
 /// What a kind says whose kernel must be named.
 #[cfg(feature = "firecracker")]
@@ -70,7 +69,7 @@ pub(crate) fn default_spec(config: &Config) -> Result<VmSpec, String> {
         }
         #[cfg(feature = "firecracker")]
         Some(DefaultGuest::OwnKernel) if template.enabled => Err(NO_KERNEL.to_owned()),
-        #[cfg(feature = "docker")]
+        #[cfg(any(feature = "docker", feature = "apple-container", feature = "smolvm"))]
         Some(DefaultGuest::OwnImage) if template.enabled && template.image.is_none() => {
             Err(NO_IMAGE.to_owned())
         }

@@ -11,6 +11,12 @@ use crate::error::{Result, VmRuntimeError};
 use crate::id::Uid;
 use crate::model::{RateLimits, VmSpec};
 
+/// What is in memory and goes with the container: so a commit, which has what lies on the root disk,
+/// leaves it out. It counts against the container's memory. Some engines forbid programs there
+/// unless they are told otherwise.
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+const TEMPORARY_OPTIONS: &str = "rw,exec,nosuid,nodev,mode=1777";
+
 /// A container without its identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Blueprint {
@@ -78,6 +84,7 @@ impl Blueprint {
             [("max-size", config.console_max_bytes.to_string()), ("max-file", "2".into())];
         let console: HashMap<_, _> =
             console.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let temporary = TEMPORARY.map(|path| (path.to_owned(), TEMPORARY_OPTIONS.to_owned()));
         let host = HostConfig {
             nano_cpus: Some(i64::from(self.vcpu_count) * 1_000_000_000),
             memory: Some(mem_size_bytes),
@@ -87,6 +94,7 @@ impl Blueprint {
             cap_drop: Some(vec!["ALL".to_owned()]),
             security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
             readonly_rootfs: Some(self.read_only),
+            tmpfs: Some(temporary.into()),
             network_mode: Some(self.network.clone().unwrap_or_else(|| "none".to_owned())),
             runtime: config.runtime.clone(),
             log_config: Some(HostConfigLogConfig {

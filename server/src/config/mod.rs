@@ -6,6 +6,7 @@
 mod check;
 pub mod dirs;
 pub mod firecracker;
+mod kinds;
 mod layers;
 mod limits;
 mod providers;
@@ -21,9 +22,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) use layers::Flags;
 pub use layers::{ConfigError, Loaded, load};
 pub use limits::Limits;
-#[cfg(any(feature = "qemu", feature = "firecracker"))]
-pub(crate) use providers::DefaultGuest;
-pub use providers::{Accel, ProviderConfig, ProviderKind};
+pub(crate) use kinds::DefaultGuest;
+pub use kinds::ProviderKind;
+pub use providers::{Accel, ProviderConfig};
 
 use crate::telemetry::LogFormat;
 

@@ -1,7 +1,7 @@
 //! What makes VMs, as it is written in a configuration: `[providers.NAME]`.
 //!
 //! The keys of all kinds lie flat beside `kind`, so that each has one name in the file and in
-//! the environment; which kind has which is a table here, and the check goes by it.
+//! the environment; which kind has which is said in [`super::kinds`], and the check goes by it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,144 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::firecracker::{Jailer, Memory, Mmds};
-
-/// The kinds of providers that this server has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum ProviderKind {
-    /// VMs in name only; needs nothing.
-    Memory,
-    /// Real VMs, by QEMU.
-    #[cfg(feature = "qemu")]
-    Qemu,
-    /// Real VMs, by Firecracker; needs KVM.
-    #[cfg(feature = "firecracker")]
-    Firecracker,
-    /// Containers, by the Docker Engine or podman.
-    #[cfg(feature = "docker")]
-    Docker,
-}
-
-/// What every kind has that runs VMs as processes.
-#[cfg(any(feature = "qemu", feature = "firecracker"))]
-const OF_PROCESSES: &[&str] = &[
-    "binary",
-    "start_timeout",
-    "restore_timeout",
-    "command_timeout",
-    "kill_timeout",
-    "console_max_bytes",
-];
-#[cfg(feature = "qemu")]
-const OF_QEMU: &[&str] = &["accel", "machine", "snapshot_timeout"];
-#[cfg(feature = "firecracker")]
-const OF_FIRECRACKER: &[&str] = &[
-    "jailer",
-    "memory_backend",
-    "uffd_handler",
-    "agent_port",
-    "entropy",
-    "mmds",
-    "clock_realtime",
-    "metrics",
-    "snapshot_timeout_per_gib",
-];
-
-#[cfg(feature = "docker")]
-const OF_DOCKER: &[&str] = &[
-    "socket",
-    "command",
-    "networks",
-    "runtime",
-    "pids_limit",
-    "start_timeout",
-    "command_timeout",
-    "snapshot_timeout",
-    "remove_timeout",
-    "console_max_bytes",
-];
-
-impl ProviderKind {
-    /// What there is when nothing is said: real VMs where this server can make any.
-    pub const DEFAULT: Self = {
-        #[cfg(feature = "qemu")]
-        {
-            Self::Qemu
-        }
-        #[cfg(not(feature = "qemu"))]
-        {
-            Self::Memory
-        }
-    };
-
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            #[cfg(feature = "qemu")]
-            Self::Qemu => "qemu",
-            #[cfg(feature = "firecracker")]
-            Self::Firecracker => "firecracker",
-            #[cfg(feature = "docker")]
-            Self::Docker => "docker",
-        }
-    }
-
-    /// What it can boot of what there is without anybody's doing.
-    pub(crate) const fn default_guest(self) -> DefaultGuest {
-        match self {
-            Self::Memory => DefaultGuest::NotNeeded,
-            #[cfg(feature = "qemu")]
-            Self::Qemu => DefaultGuest::Shipped,
-            #[cfg(feature = "firecracker")]
-            Self::Firecracker => DefaultGuest::OwnKernel,
-            #[cfg(feature = "docker")]
-            Self::Docker => DefaultGuest::OwnImage,
-        }
-    }
-
-    /// Its guests' agents are reached by a vsock, which both provider and template must have.
-    pub(super) const fn has_agent_by_vsock(self) -> bool {
-        match self {
-            Self::Memory => false,
-            #[cfg(feature = "qemu")]
-            Self::Qemu => false,
-            #[cfg(feature = "firecracker")]
-            Self::Firecracker => true,
-            #[cfg(feature = "docker")]
-            Self::Docker => false,
-        }
-    }
-
-    /// The keys that it has beside `kind`.
-    pub(super) const fn keys(self) -> &'static [&'static [&'static str]] {
-        match self {
-            Self::Memory => &[],
-            #[cfg(feature = "qemu")]
-            Self::Qemu => &[OF_PROCESSES, OF_QEMU],
-            #[cfg(feature = "firecracker")]
-            Self::Firecracker => &[OF_PROCESSES, OF_FIRECRACKER],
-            #[cfg(feature = "docker")]
-            Self::Docker => &[OF_DOCKER],
-        }
-    }
-}
-
-/// What the default template boots on a kind of provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DefaultGuest {
-    /// Nothing: VMs are in name only.
-    NotNeeded,
-    /// The guest that `scripts/guest` builds.
-    #[cfg(feature = "qemu")]
-    Shipped,
-    /// A kernel that the configuration names: the shipped one is compressed.
-    #[cfg(feature = "firecracker")]
-    OwnKernel,
-    /// A container image that the configuration names.
-    #[cfg(feature = "docker")]
-    OwnImage,
-}
+use super::kinds::ProviderKind;
 
 /// One provider. What is unset is as its kind has it by default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,7 +41,7 @@ pub struct ProviderConfig {
     /// QEMU: its machine type, with its options.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
-    /// QEMU and Docker: how long it may take to write a snapshot.
+    /// All but Firecracker: how long it may take to write a snapshot.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub snapshot_timeout: Option<Duration>,
     /// Firecracker: how VMs are locked in; unset: they are not.
@@ -211,10 +74,10 @@ pub struct ProviderConfig {
     /// Docker: the engine's socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
-    /// Docker: what containers run, in place of the image's command.
+    /// Of images: what VMs run, in place of the image's command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
-    /// Docker: the engine's networks that a spec may name.
+    /// Of images: the engine's or the tool's networks that a spec may name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<Vec<String>>,
     /// Docker: the engine's runtime, as `runsc` or `kata`.
@@ -223,9 +86,12 @@ pub struct ProviderConfig {
     /// Docker: how many processes and threads a VM may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids_limit: Option<i64>,
-    /// Docker: how long it may take to remove a container.
+    /// Of images: how long it may take to remove a VM.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub remove_timeout: Option<Duration>,
+    /// Of command line tools: how often it is asked which VMs still run.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub watch_period: Option<Duration>,
 }
 
 /// How guest code is run.
@@ -269,6 +135,7 @@ impl ProviderConfig {
             runtime: None,
             pids_limit: None,
             remove_timeout: None,
+            watch_period: None,
         }
     }
 
@@ -289,6 +156,7 @@ impl ProviderConfig {
             ("snapshot_timeout", self.snapshot_timeout),
             ("snapshot_timeout_per_gib", self.snapshot_timeout_per_gib),
             ("remove_timeout", self.remove_timeout),
+            ("watch_period", self.watch_period),
         ];
         let is_never = |it: &&(&str, Option<Duration>)| it.1.is_some_and(|it| it.is_zero());
         if let Some((key, _)) = timeouts.iter().find(is_never) {
@@ -325,6 +193,25 @@ impl ProviderConfig {
             snapshot_timeout: self.snapshot_timeout.unwrap_or(default.snapshot_timeout),
             remove_timeout: self.remove_timeout.unwrap_or(default.remove_timeout),
             console_max_bytes: self.console_max_bytes.unwrap_or(default.console_max_bytes),
+            state: default.state,
+        }
+    }
+
+    /// As a command line tool's provider has it, by `default`.
+    #[cfg(any(feature = "apple-container", feature = "smolvm"))]
+    pub(crate) fn to_cli(
+        &self,
+        default: hearth_providers::cli::CliConfig,
+    ) -> hearth_providers::cli::CliConfig {
+        hearth_providers::cli::CliConfig {
+            binary: self.binary.clone().unwrap_or(default.binary),
+            command: self.command.clone().unwrap_or(default.command),
+            networks: self.networks.clone().unwrap_or(default.networks),
+            command_timeout: self.command_timeout.unwrap_or(default.command_timeout),
+            start_timeout: self.start_timeout.unwrap_or(default.start_timeout),
+            snapshot_timeout: self.snapshot_timeout.unwrap_or(default.snapshot_timeout),
+            remove_timeout: self.remove_timeout.unwrap_or(default.remove_timeout),
+            watch_period: self.watch_period.unwrap_or(default.watch_period),
             state: default.state,
         }
     }

@@ -190,6 +190,7 @@ fn full_provider() -> ProviderConfig {
         runtime: Some("x".to_owned()),
         pids_limit: Some(1),
         remove_timeout: time,
+        watch_period: time,
     }
 }
 
@@ -202,7 +203,7 @@ fn every_key_of_a_provider_is_of_some_kind_and_no_kind_has_others() {
     for key in kinds.iter().flat_map(|kind| kind.keys()).copied().flatten() {
         assert!(there_are.contains(key), "{key} is no key of ProviderConfig");
     }
-    #[cfg(all(feature = "qemu", feature = "firecracker"))]
+    #[cfg(all(feature = "qemu", feature = "firecracker", feature = "docker", feature = "smolvm"))]
     for key in there_are.iter().filter(|key| **key != "kind") {
         let has = |kind: &&ProviderKind| kind.keys().iter().any(|keys| keys.contains(key));
         assert!(kinds.iter().any(|kind| has(&kind)), "no kind has {key}");
