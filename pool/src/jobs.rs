@@ -26,6 +26,8 @@ pub enum Class {
     Verb,
     /// Building templates, which takes seconds.
     Build,
+    /// Reading out artifacts, which takes as long as their readers do.
+    Export,
 }
 
 /// How many jobs of each class run at once.
@@ -39,11 +41,13 @@ pub struct Places {
     pub verb: usize,
     /// Of [`Class::Build`].
     pub build: usize,
+    /// Of [`Class::Export`].
+    pub export: usize,
 }
 
 impl Default for Places {
     fn default() -> Self {
-        Self { restore: 16, destroy: 16, verb: 32, build: 2 }
+        Self { restore: 16, destroy: 16, verb: 32, build: 2, export: 4 }
     }
 }
 
@@ -59,6 +63,7 @@ pub struct Jobs {
     destroy: Arc<Semaphore>,
     verb: Arc<Semaphore>,
     build: Arc<Semaphore>,
+    export: Arc<Semaphore>,
     simulated: Option<Latency>,
 }
 
@@ -88,6 +93,7 @@ impl Jobs {
             destroy: semaphore(places.destroy),
             verb: semaphore(places.verb),
             build: semaphore(places.build),
+            export: semaphore(places.export),
             simulated,
         }
     }
@@ -98,12 +104,18 @@ impl Jobs {
         places.available_permits() == count
     }
 
+    /// One more job of this class would run at once.
+    pub fn has_place(&self, class: Class) -> bool {
+        self.places(class).0.available_permits() > 0
+    }
+
     const fn places(&self, class: Class) -> (&Arc<Semaphore>, usize) {
         match class {
             Class::Restore => (&self.restore, self.counts.restore),
             Class::Destroy => (&self.destroy, self.counts.destroy),
             Class::Verb => (&self.verb, self.counts.verb),
             Class::Build => (&self.build, self.counts.build),
+            Class::Export => (&self.export, self.counts.export),
         }
     }
 

@@ -31,4 +31,5 @@ pub mod requests;
 mod retire;
 pub mod tasks;
 pub mod templates;
+mod usage;
 pub mod verbs;

@@ -16,7 +16,7 @@ use hearth_pool::operations::Outcome;
 use hearth_providers::agent::Agent;
 use hearth_providers::env::{Env as _, SystemEnv};
 use hearth_providers::faulty::{Call, Fault, When};
-use hearth_providers::{VmId, VmStatus};
+use hearth_providers::{VmId, VmRuntimeError, VmStatus};
 
 fn artifact(text: &str) -> ArtifactId {
     ArtifactId::parse(text).unwrap()
@@ -206,4 +206,73 @@ async fn what_cannot_be_frozen_is_refused() {
     let stranger = Tenant::new("stranger");
     let theirs = node.artifact(&artifact("one"), Some(&stranger));
     assert_eq!(reason(theirs), "not_found");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_without_a_record_is_frozen_by_its_name_alone() {
+    let host = Host::new(7);
+    let node = host.with_pool(1).await;
+    // As one that an earlier age made: nothing of ours says what it is.
+    let runtime = &host.provider.runtime;
+    runtime.create_vm(&id("old")).unwrap();
+    runtime.start_vm(&id("old")).unwrap();
+    ask(&host, &id("old"), "write note kept");
+    let tenant = Some(Tenant::new("somebody"));
+    let by_tenant = FreezeRequest { tenant, ..freezing("old", "theirs") };
+    assert_eq!(reason(node.freeze_vm(by_tenant).await), "not_found");
+    let uid = Some(host.env.uid());
+    let wrong = FreezeRequest { uid, ..freezing("old", "wrong") };
+    assert_eq!(reason(node.freeze_vm(wrong).await), "uid_mismatch");
+
+    node.freeze(freezing("old", "saved")).await.unwrap();
+    let saved = node.artifact(&artifact("saved"), None).unwrap();
+    assert_eq!((saved.tenant.as_str(), &saved.template), ("", &None), "what is not known is blank");
+    assert_eq!(reason(node.artifact(&artifact("saved"), Some(&Tenant::anonymous()))), "not_found");
+    assert_eq!(runtime.status(&id("old")), Some(VmStatus::Running));
+    runtime.destroy_vm(&id("old")).unwrap();
+    node.resume_vm(of_artifact("saved")).await.unwrap();
+    assert_eq!(ask(&host, &id("old"), "read note"), "data kept");
+    // Now it has a lease, and goes its usual way.
+    node.freeze(freezing("old", "again")).await.unwrap();
+    assert_eq!(node.artifact(&artifact("again"), None).unwrap().tenant, Tenant::anonymous());
+    // Without data there is nothing to begin from: no template is known.
+    let of = (saved.snapshot.uid, &saved.snapshot.snapshot_id);
+    node.release_named(&id("old")).await.unwrap();
+    node.until("it is gone", || host.live() == 1).await;
+    hearth_providers::freeze::undo(&**runtime, of, saved.snapshot.vm_uid, "saved").unwrap();
+    let error = node.resume_vm(of_artifact("saved")).await.unwrap_err();
+    assert!(matches!(error, Error::Provider(VmRuntimeError::SnapshotNotFound { .. })), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_vm_is_not_frozen() {
+    let host = Host::new(8);
+    let node = host.with_pool(1).await;
+    node.take(named("mine")).await.unwrap();
+    ask(&host, &id("mine"), "panic");
+    let error = node.freeze(freezing("mine", "one")).await.unwrap_err();
+    let is_dead = matches!(&*error, Error::Provider(VmRuntimeError::InvalidTransition { .. }));
+    assert!(is_dead, "{error:?}");
+    assert!(node.artifacts(None).is_empty() && frozen_snapshots(&host) == 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_artifact_is_exported_and_stays_meanwhile() {
+    let host = Host::new(9);
+    let node = host.with_pool(1).await;
+    node.take(named("mine")).await.unwrap();
+    ask(&host, &id("mine"), "write note kept");
+    node.freeze(freezing("mine", "one")).await.unwrap();
+    let (data, reader) = std::io::pipe().map(|(reader, data)| (data, reader)).unwrap();
+    node.export_artifact(&artifact("one"), None, data).await.unwrap();
+    let text = std::io::read_to_string(reader).unwrap();
+    assert!(text.contains("guest.json") && text.contains("kept"), "{text}");
+    let stranger = Tenant::new("stranger");
+    let theirs = node.export_artifact(&artifact("one"), Some(&stranger), Vec::new()).await;
+    assert_eq!(reason(theirs), "not_found");
+    let used = node.usage().await.unwrap();
+    let [(name, used)] = used.as_slice() else { panic!("{used:?}") };
+    assert_eq!(name, &host.provider.name);
+    assert_eq!((used.artifacts.count, used.snapshots.count), (1, 1), "the template's is the other");
+    assert!(used.artifacts.bytes > 0 && used.instances.count >= 2 && used.quarantine.count == 0);
 }

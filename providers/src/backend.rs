@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::capabilities::Capabilities;
-use crate::error::Result;
+use crate::error::{Result, VmRuntimeError};
 use crate::id::Uid;
 use crate::model::{Endpoint, Failure, SnapshotRef, SnapshotView, VmSpec, VmStatus, VmmProcess};
 use crate::provider::{ConsoleChunk, GuestChannel, Probe};
@@ -59,6 +59,17 @@ pub struct Source<'a, I> {
     pub dir: PathBuf,
     /// How to restore.
     pub how: &'a SnapshotRef,
+}
+
+impl<I> Source<'_, I> {
+    /// That something of it is gone.
+    pub fn not_found(&self, reason: String) -> VmRuntimeError {
+        VmRuntimeError::SnapshotNotFound {
+            vm: self.view.vm_id.to_string(),
+            snapshot_id: self.view.snapshot_id.clone(),
+            reason,
+        }
+    }
 }
 
 /// What was found of an instance after a restart.
@@ -151,6 +162,28 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// Any: the snapshot is then shown as not found when it is asked for.
     fn load_image(&self, dir: &std::path::Path, view: &SnapshotView) -> Result<Self::Image>;
+
+    /// See [`crate::VmProvider::export_snapshot`]. By default the snapshot's `files`.
+    ///
+    /// # Errors
+    /// `SnapshotNotFound` when something of it is gone; any.
+    fn export(
+        &self,
+        source: &Source<'_, Self::Image>,
+        files: &[String],
+        into: &mut dyn std::io::Write,
+    ) -> Result<()> {
+        crate::files::export(source, files, into)
+    }
+
+    /// Bytes that a machine has beside its directory; none by default.
+    ///
+    /// # Errors
+    /// Any.
+    fn bytes_elsewhere(&self, machine: &Self::Machine) -> Result<u64> {
+        let _ = machine;
+        Ok(0)
+    }
 
     /// See [`crate::VmQuery::probe`]; the machine is Running.
     ///

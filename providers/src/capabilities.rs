@@ -42,6 +42,8 @@ pub struct Capabilities {
     pub snapshot_created: bool,
     /// What a snapshot asks of a running VM.
     pub snapshot_running: RunningSnapshot,
+    /// The data of a snapshot can be read as a stream, to take it elsewhere.
+    pub export: bool,
     /// A restore can replace network interfaces of the snapshot.
     pub network_overrides: bool,
     /// There is a byte channel to an agent in the guest.
@@ -68,6 +70,7 @@ impl Capabilities {
             memory_in_artifacts: false,
             snapshot_created: false,
             snapshot_running: RunningSnapshot::StopRequired,
+            export: false,
             network_overrides: false,
             guest_channel: false,
             console: false,
@@ -88,6 +91,7 @@ impl Capabilities {
             memory_in_artifacts: true,
             snapshot_created: true,
             snapshot_running: RunningSnapshot::Pauses,
+            export: true,
             network_overrides: true,
             guest_channel: true,
             console: true,

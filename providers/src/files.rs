@@ -1,18 +1,21 @@
 //! The few file operations that several modules need, each of them whole or not at all.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::backend::Source;
 use crate::error::{Result, VmRuntimeError};
 
-/// Writes `value` as JSON so that a reader sees the former file or the whole new one, also after
-/// a crash of the host. Private to its owner.
+/// Writes `value` as JSON so that a reader sees the former file or the whole new one. Private to
+/// its owner.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let write = || -> std::io::Result<()> {
+    let write = || -> io::Result<()> {
         let temporary = path.with_extension("new");
         let text = serde_json::to_vec_pretty(value)?;
         let mut options = std::fs::OpenOptions::new();
@@ -31,6 +34,75 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&text).map_err(|error| VmRuntimeError::backend(failed(), error))
 }
 
+/// As [`write_json`], and on the disk when it returns.
+pub(crate) fn write_json_through<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    write_json(path, value)?;
+    let failed = |error| io_error(format!("write {}", path.display()), error);
+    File::open(path).and_then(|file| file.sync_all()).map_err(failed)?;
+    path.parent().map_or(Ok(()), sync_dir).map_err(failed)
+}
+
+/// Waits until every file in `dir`, and their names, are on the disk.
+pub(crate) fn sync_tree(dir: &Path) -> Result<()> {
+    let failed = |error| io_error(format!("write {}", dir.display()), error);
+    let sync = || -> io::Result<()> {
+        for file in files_in(dir)? {
+            File::open(dir.join(file))?.sync_all()?;
+        }
+        sync_dir(dir)?;
+        dir.parent().map_or(Ok(()), sync_dir)
+    };
+    sync().map_err(failed)
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// The names of the plain files in `dir`, sorted.
+pub(crate) fn files_in(dir: &Path) -> io::Result<Vec<String>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            files.extend(entry.file_name().into_string());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Writes the `files` of a snapshot as a tar stream that depends on nothing but their names, bytes
+/// and holes.
+pub(crate) fn export<I>(
+    source: &Source<'_, I>,
+    files: &[String],
+    into: &mut dyn Write,
+) -> Result<()> {
+    let dir = &source.dir;
+    if let Some(missing) = files.iter().find(|file| !dir.join(file).is_file()) {
+        return Err(source.not_found(format!("its file {missing} is gone")));
+    }
+    let failed = |error| io_error(format!("export {}", dir.display()), error);
+    let mut archive = tar::Builder::new(into);
+    archive.mode(tar::HeaderMode::Deterministic);
+    for file in files {
+        archive.append_path_with_name(dir.join(file), file).map_err(failed)?;
+    }
+    archive.finish().map_err(failed)
+}
+
+/// Bytes on disk of `dir` and what is below it; what goes meanwhile does not count.
+pub(crate) fn bytes_on_disk(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let of = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_on_disk(&entry.path()),
+        Ok(found) => found.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.flatten().map(of).sum()
+}
+
 /// Removes a directory and what is in it; what cannot be removed is logged.
 pub(crate) fn remove_dir(dir: &Path) {
     if let Err(error) = std::fs::remove_dir_all(dir)
@@ -41,8 +113,8 @@ pub(crate) fn remove_dir(dir: &Path) {
 }
 
 /// Says of an I/O error whether the host is full or the call just failed.
-pub(crate) fn io_error(what: String, error: std::io::Error) -> VmRuntimeError {
-    use std::io::ErrorKind as K;
+pub(crate) fn io_error(what: String, error: io::Error) -> VmRuntimeError {
+    use io::ErrorKind as K;
     match error.kind() {
         K::StorageFull | K::QuotaExceeded => {
             VmRuntimeError::Exhausted { what: format!("disk space ({what})"), retry_after: None }

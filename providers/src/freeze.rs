@@ -47,7 +47,7 @@ pub struct UnknownKind {
 /// What a VM was frozen into.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frozen {
-    /// How the backend calls it.
+    /// How the backend calls it, or we do where the backend has no name for it.
     pub reference: String,
     /// The snapshot that holds it.
     pub snapshot: SnapshotView,
@@ -98,7 +98,7 @@ impl Freezer {
         let frozen = runtime.snapshot_vm(vm_id, snapshot_id).and_then(|()| {
             let snapshot = runtime.pin_snapshot(&reference, &pin(artifact))?;
             runtime.preserve_vm(stands.uid, artifact)?;
-            Ok(Frozen { reference: format!("snapshots/{}", snapshot.uid), snapshot })
+            Ok(Frozen { reference: self.name_of(&snapshot), snapshot })
         });
         // A step whose answer was lost may have been done all the same.
         frozen.inspect_err(|_| {
@@ -115,13 +115,22 @@ impl Freezer {
         format!("hearth resume {artifact}")
     }
 
-    /// A command that takes `frozen` elsewhere; empty where the backend has none.
-    pub fn export_hint(self, frozen: &Frozen) -> String {
-        let image = &frozen.reference;
+    /// A command that takes `frozen`, which is `artifact`, elsewhere: the backend's own where it has
+    /// one.
+    pub fn export_hint(self, frozen: &Frozen, artifact: &str) -> String {
         match self.kind {
-            "docker" => format!("docker image save --output artifact.tar {image}"),
-            "apple-container" => format!("container image save -o artifact.tar {image}"),
-            _ => String::new(),
+            "docker" => {
+                format!("docker image save --output {artifact}.tar {}", frozen.reference)
+            }
+            _ => format!("hearth artifacts export {artifact}"),
+        }
+    }
+
+    fn name_of(self, snapshot: &SnapshotView) -> String {
+        match self.kind {
+            // As the docker provider calls it.
+            "docker" => format!("hearth/snapshot:{}", snapshot.uid),
+            _ => format!("snapshots/{}", snapshot.uid),
         }
     }
 }

@@ -45,6 +45,7 @@ pub mod snapshots;
 pub mod supervise;
 pub mod transition;
 pub mod turn;
+pub mod usage;
 
 pub use capabilities::{Capabilities, StopKeeps};
 pub use error::VmRuntimeError;

@@ -143,6 +143,18 @@ pub trait VmProvider: Send + Sync + 'static {
         Err(unsupported("deleting snapshots"))
     }
 
+    /// Writes the data of a snapshot to `into` as one tar stream, in the backend's own format:
+    /// whenever it is asked for, the same bytes. The snapshot is not deleted meanwhile. Blocks for
+    /// as long as `into` does.
+    ///
+    /// # Errors
+    /// `SnapshotNotFound`, also when its files are gone; `Backend` when `into` fails; `Unsupported`
+    /// by default.
+    fn export_snapshot(&self, snapshot: &SnapshotRef, into: &mut dyn Write) -> Result<()> {
+        let _ = (snapshot, into);
+        Err(unsupported("exporting snapshots"))
+    }
+
     /// Notes, durably, that the VM `uid` was frozen into `artifact`: destroying the VM then keeps
     /// its state directory until [`Self::unpreserve_vm`]. A no-op by default, and for a provider
     /// without state directories.
@@ -231,6 +243,16 @@ pub trait VmQuery: Send + Sync + 'static {
     fn snapshot(&self, snapshot: &SnapshotRef) -> Result<SnapshotView> {
         let _ = snapshot;
         Err(unsupported("describing snapshots"))
+    }
+
+    /// Bytes on disk that the live VM `uid` has for itself, beside its snapshots; 0 by default, and
+    /// for one that is not there. Reads the disk, or asks the backend; blocks.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    fn instance_bytes(&self, uid: Uid) -> Result<u64> {
+        let _ = uid;
+        Ok(0)
     }
 
     /// Every snapshot kept, of live VMs and of gone ones.

@@ -20,6 +20,9 @@ use crate::model::{SnapshotRef, SnapshotSource, SnapshotView};
 
 const RECORD: &str = "snapshot.json";
 
+/// What [`SnapshotView::pinned_by`] says of one that is being exported.
+pub const EXPORT: &str = "export";
+
 /// What is written beside a snapshot's files.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -34,6 +37,9 @@ pub(crate) struct Record {
     pub(crate) made_with: std::collections::BTreeMap<String, String>,
     pub(crate) create_time: SystemTime,
     pub(crate) pins: BTreeSet<String>,
+    /// Its files in its directory, beside this one.
+    #[serde(default)]
+    pub(crate) files: Vec<String>,
 }
 
 /// One snapshot that is kept.
@@ -44,18 +50,22 @@ struct Snapshot<I> {
     image: Option<Arc<I>>,
     dir: Option<PathBuf>,
     clones: BTreeSet<Uid>,
+    /// How many read it now.
+    readers: usize,
     /// Its VM lives.
     owned: bool,
 }
 
 impl<I> Snapshot<I> {
     fn is_kept(&self) -> bool {
-        self.owned || !self.record.pins.is_empty() || !self.clones.is_empty()
+        let is_used = !self.clones.is_empty() || self.readers > 0;
+        self.owned || !self.record.pins.is_empty() || is_used
     }
 
     fn pinned_by(&self) -> Vec<String> {
         let clones = self.clones.iter().map(|uid| format!("vm:{uid}"));
-        self.record.pins.iter().cloned().chain(clones).collect()
+        let readers = (self.readers > 0).then(|| EXPORT.to_owned());
+        self.record.pins.iter().cloned().chain(clones).chain(readers).collect()
     }
 
     fn view(&self) -> SnapshotView {
@@ -85,6 +95,8 @@ pub(crate) struct Held<I> {
     pub(crate) view: SnapshotView,
     pub(crate) image: Arc<I>,
     pub(crate) dir: Option<PathBuf>,
+    /// The names of its files.
+    pub(crate) files: Vec<String>,
 }
 
 /// Every snapshot of one provider.
@@ -106,7 +118,8 @@ impl<I> Snapshots<I> {
             write_record(dir, &record)?;
         }
         let image = Some(Arc::new(image));
-        let snapshot = Snapshot { image, dir, clones: BTreeSet::new(), owned: true, record };
+        let clones = BTreeSet::new();
+        let snapshot = Snapshot { image, dir, clones, readers: 0, owned: true, record };
         self.by_uid.lock().insert(snapshot.record.uid, snapshot);
         Ok(())
     }
@@ -114,7 +127,8 @@ impl<I> Snapshots<I> {
     /// Takes up what a restart found on disk.
     pub(crate) fn adopt(&self, record: Record, image: Option<I>, dir: PathBuf) {
         let (image, dir) = (image.map(Arc::new), Some(dir));
-        let snapshot = Snapshot { image, dir, clones: BTreeSet::new(), owned: false, record };
+        let clones = BTreeSet::new();
+        let snapshot = Snapshot { image, dir, clones, readers: 0, owned: false, record };
         self.by_uid.lock().insert(snapshot.record.uid, snapshot);
     }
 
@@ -168,11 +182,31 @@ impl<I> Snapshots<I> {
     ) -> Result<Held<I>> {
         let mut by_uid = self.by_uid.lock();
         let found = Self::find(&mut by_uid, wanted, holder)?;
-        let image = found.image.clone();
-        let image = image.ok_or_else(|| not_found(wanted, "its files cannot be read"))?;
-        let view = found.view();
+        let held = held(found, wanted)?;
         found.clones.insert(clone);
-        Ok(Held { view, image, dir: found.dir.clone() })
+        Ok(held)
+    }
+
+    /// Lets `read` read a snapshot, which stays meanwhile.
+    pub(crate) fn read<T>(
+        &self,
+        wanted: &SnapshotRef,
+        holder: Option<Uid>,
+        read: impl FnOnce(&Held<I>) -> Result<T>,
+    ) -> Result<T> {
+        let held = {
+            let mut by_uid = self.by_uid.lock();
+            let found = Self::find(&mut by_uid, wanted, holder)?;
+            let held = held(found, wanted)?;
+            found.readers += 1;
+            held
+        };
+        let done = read(&held);
+        self.change(held.view.uid, |found| {
+            found.readers -= 1;
+            true
+        });
+        done
     }
 
     /// Notes a clone that a restart found alive.
@@ -200,6 +234,8 @@ impl<I> Snapshots<I> {
         holder: Option<Uid>,
         pin: &str,
     ) -> Result<SnapshotView> {
+        // What is pinned outlives VMs, which end with their host, so it must outlive the host.
+        self.read(wanted, holder, |held| held.dir.as_deref().map_or(Ok(()), files::sync_tree))?;
         let mut by_uid = self.by_uid.lock();
         let found = Self::find(&mut by_uid, wanted, holder)?;
         if found.record.pins.insert(pin.to_owned())
@@ -263,6 +299,13 @@ impl<I> Snapshots<I> {
     }
 }
 
+fn held<I>(found: &Snapshot<I>, wanted: &SnapshotRef) -> Result<Held<I>> {
+    let image = found.image.clone();
+    let image = image.ok_or_else(|| not_found(wanted, "its files cannot be read"))?;
+    let (dir, files) = (found.dir.clone(), found.record.files.clone());
+    Ok(Held { view: found.view(), image, dir, files })
+}
+
 fn not_found(wanted: &SnapshotRef, reason: &str) -> VmRuntimeError {
     VmRuntimeError::SnapshotNotFound {
         vm: match &wanted.source {
@@ -275,7 +318,7 @@ fn not_found(wanted: &SnapshotRef, reason: &str) -> VmRuntimeError {
 }
 
 fn write_record(dir: &Path, record: &Record) -> Result<()> {
-    files::write_json(&dir.join(RECORD), record)
+    files::write_json_through(&dir.join(RECORD), record)
 }
 
 /// Reads the record of the snapshot in `dir`; `None` when it was never finished.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hearth_pool::metrics::orphans_reaped;
 use hearth_pool::pool::Provider;
 use hearth_providers::directory::Paths;
-use hearth_providers::engine::OpenReport;
+use hearth_providers::engine::{Engine, OpenReport};
 use hearth_providers::env::Env;
 use hearth_providers::error::Result;
 use hearth_providers::memory::MemoryBackend;
@@ -50,14 +50,19 @@ fn open_one(
     state_uuid: Uid,
     env: &Arc<dyn Env>,
 ) -> Result<Arc<dyn VmRuntime>> {
-    // What a kind does not need.
-    let _ = (paths, state_uuid);
+    // What a build without some kinds does not need.
+    let _ = state_uuid;
     match settings.kind {
+        ProviderKind::Memory if settings.durable == Some(true) => {
+            let backend = MemoryBackend::durable(Arc::clone(env));
+            let (engine, report) = Engine::open(name, backend, Arc::clone(env), paths.clone())?;
+            reaped(name, report);
+            Ok(Arc::new(engine))
+        }
         // It keeps nothing on disk.
         ProviderKind::Memory => Ok(Arc::new(MemoryBackend::provider(name, Arc::clone(env)))),
         #[cfg(feature = "qemu")]
         ProviderKind::Qemu => {
-            use hearth_providers::engine::Engine;
             use hearth_providers::qemu::QemuBackend;
             let backend = QemuBackend::new(settings.to_qemu(), Arc::clone(env))?;
             let (engine, report) = Engine::open(name, backend, Arc::clone(env), paths.clone())?;
@@ -66,7 +71,6 @@ fn open_one(
         }
         #[cfg(feature = "firecracker")]
         ProviderKind::Firecracker => {
-            use hearth_providers::engine::Engine;
             use hearth_providers::firecracker::FirecrackerBackend;
             let backend = FirecrackerBackend::new(settings.to_firecracker(), Arc::clone(env))?;
             let (engine, report) = Engine::open(name, backend, Arc::clone(env), paths.clone())?;
@@ -101,16 +105,6 @@ fn open_one(
     }
 }
 
-#[cfg_attr(
-    not(any(
-        feature = "qemu",
-        feature = "firecracker",
-        feature = "docker",
-        feature = "apple-container",
-        feature = "smolvm"
-    )),
-    expect(dead_code, reason = "only what is on disk is reaped")
-)]
 fn reaped(name: &str, report: OpenReport) {
     let OpenReport { adopted, reaped_instances, reaped_processes, reaped_snapshots } = report;
     tracing::info!(

@@ -45,6 +45,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     snapshot_running: RunningSnapshot::Pauses,
     console: true,
     disks: true,
+    export: true,
     outlives_hearth: true,
     ..Capabilities::minimal()
 };

@@ -59,11 +59,7 @@ impl<T: Tool> CliBackend<T> {
             return Err(VmRuntimeError::Unsupported { what });
         }
         if let Some(missing) = T::FILES.iter().find(|file| !source.dir.join(file).is_file()) {
-            return Err(VmRuntimeError::SnapshotNotFound {
-                vm: source.view.vm_id.to_string(),
-                snapshot_id: source.view.snapshot_id.clone(),
-                reason: format!("its file {missing} is gone"),
-            });
+            return Err(source.not_found(format!("its file {missing} is gone")));
         }
         let record = Record {
             blueprint: source.image.blueprint.clone(),

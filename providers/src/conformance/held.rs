@@ -4,6 +4,7 @@
 //! the held VM then goes on, and is told from a good one by the hold having run out.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -198,6 +199,19 @@ impl<B: Backend> Backend for Held<B> {
 
     fn load_image(&self, dir: &Path, view: &SnapshotView) -> Result<Self::Image> {
         self.inner.load_image(dir, view)
+    }
+
+    fn export(
+        &self,
+        source: &Source<'_, Self::Image>,
+        files: &[String],
+        into: &mut dyn Write,
+    ) -> Result<()> {
+        self.inner.export(source, files, into)
+    }
+
+    fn bytes_elsewhere(&self, machine: &Self::Machine) -> Result<u64> {
+        self.inner.bytes_elsewhere(&machine.inner)
     }
 
     fn probe(&self, machine: &Self::Machine, probe: Probe, timeout: Duration) -> Result<()> {

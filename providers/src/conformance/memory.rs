@@ -14,8 +14,8 @@ use crate::provider::VmRuntime;
 use crate::readiness::Readiness;
 
 impl Fixture {
-    /// A fixture for a memory provider as `wrap` wraps it; with `paths` it keeps its names,
-    /// instances and snapshots there.
+    /// A fixture for a memory provider as `wrap` wraps it; with `paths` it is durable and
+    /// keeps names, instances and snapshots there.
     ///
     /// # Errors
     /// Those of [`Engine::open`].
@@ -26,7 +26,11 @@ impl Fixture {
     ) -> Result<Self> {
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
         let gate = Gate::default();
-        let backend = Held::new(MemoryBackend::new(Arc::clone(&env)), gate.clone());
+        let backend = match paths {
+            None => MemoryBackend::new(Arc::clone(&env)),
+            Some(_) => MemoryBackend::durable(Arc::clone(&env)),
+        };
+        let backend = Held::new(backend, gate.clone());
         let engine = match paths {
             None => Engine::in_memory("memory", backend, env),
             Some(paths) => Engine::open("memory", backend, env, paths)?.0,

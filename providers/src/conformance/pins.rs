@@ -81,6 +81,31 @@ cases! {
         refused(p.snapshot(&snapshot), "snapshot_not_found")?;
     }
 
+    /// What is exported is the same bytes each time, and what is not there is not exported.
+    fn an_export_is_the_same_each_time(p) if (p.capabilities().export && p.capabilities().restore) {
+        let (snapshot, uid) = pinned(p)?;
+        let export = || {
+            let mut bytes = Vec::new();
+            p.export_snapshot(&snapshot, &mut bytes).map(|()| bytes)
+        };
+        let first = export()?;
+        same("whether there is something", first.is_empty(), false)?;
+        same("whether it is the same", export()? == first, true)?;
+        same("the pins", p.snapshot(&snapshot)?.pinned_by, vec!["pin".to_owned()])?;
+        p.unpin_snapshot(uid, "pin")?;
+        p.delete_snapshot(&snapshot)?;
+        refused(p.export_snapshot(&snapshot, &mut Vec::new()), "snapshot_not_found")?;
+    }
+
+    /// A reader that goes away ends the export, and leaves the snapshot as it was.
+    fn an_export_ends_with_its_reader(p) if (p.capabilities().export && p.capabilities().restore) {
+        let (snapshot, _) = pinned(p)?;
+        let mut gone: [u8; 16] = [0; 16];
+        refused(p.export_snapshot(&snapshot, &mut &mut gone[..]), "backend")?;
+        same("the pins", p.snapshot(&snapshot)?.pinned_by, vec!["pin".to_owned()])?;
+        p.restored("clone", snapshot)?;
+    }
+
     /// A deleted snapshot is gone, and its name is free for another.
     fn a_deleted_snapshot_frees_its_name(p) if (p.capabilities().restore) {
         let vm = p.running("vm")?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::DockerBackend;
+use super::commit_mark::CommitMark;
 use super::fault::Fault;
 use super::machine::{Machine, Record};
 use super::shared::{Answer, Shared, Stand};
@@ -45,10 +46,12 @@ impl DockerBackend {
         }
         let look = self.look(&machine, self.shared.config.command_timeout)?;
         let was_restored = spec.restore_from.is_some();
+        let was_committing = CommitMark::take(&place.dir);
         let status = match look.stand {
             Stand::Created if was_restored => VmStatus::Stopped,
             Stand::Created => VmStatus::Created,
             Stand::Running => VmStatus::Running,
+            Stand::Paused if was_committing => self.go_on(&machine),
             Stand::Paused => VmStatus::Stopped,
             Stand::Ended => {
                 let (shared, ended) = (Arc::clone(&self.shared), Arc::clone(&machine));
@@ -65,6 +68,17 @@ impl DockerBackend {
             self.follow_console(&machine, true);
         }
         Ok(Adopted { machine, status, failure: None })
+    }
+
+    /// A commit that was cut short has paused it, or still does: nobody waits for its image.
+    fn go_on(&self, machine: &Arc<Machine>) -> VmStatus {
+        match self.unpause(machine) {
+            Ok(()) => VmStatus::Running,
+            Err(error) => {
+                tracing::warn!(uid = %machine.uid, %error, "a commit has left a container paused");
+                VmStatus::Stopped
+            }
+        }
     }
 
     fn dead(&self, machine: Arc<Machine>, reason: &str) -> Adopted<Arc<Machine>> {

@@ -30,6 +30,7 @@
 
 mod adopt;
 mod blueprint;
+mod commit_mark;
 mod config;
 mod console;
 mod fault;
@@ -41,7 +42,8 @@ mod sweep;
 mod verbs;
 mod watch;
 
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +59,7 @@ use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::model::{Endpoint, EndpointKind, Failure, SnapshotView, VmSpec, VmStatus, VmmProcess};
 use crate::provider::{ConsoleChunk, GuestChannel, Probe};
+use commit_mark::CommitMark;
 pub use config::DockerConfig;
 use fault::Fault;
 pub use image::Image;
@@ -109,10 +112,22 @@ pub fn open(
     let backend = DockerBackend::new(config, &paths, Arc::clone(&env))?;
     let (provider, mut report) = Engine::open(name, backend, env, paths)?;
     let swept = provider.backend().sweep()?;
+    // The engine may still be busy with what a former life asked for.
+    provider.backend().shared.sweep.suspect();
     report.reaped_instances += swept.containers;
     report.reaped_processes += swept.containers;
     report.reaped_snapshots += swept.images;
     Ok((provider, report))
+}
+
+/// What the engine at the configured socket says of itself, as a provider's facts. Changes nothing
+/// and blocks until the engine has answered.
+///
+/// # Errors
+/// Those of [`DockerBackend::new`].
+pub fn ask(config: DockerConfig, env: Arc<dyn Env>) -> Result<Vec<(&'static str, String)>> {
+    let nowhere = Paths { state: PathBuf::new(), runtime: PathBuf::new() };
+    Ok(DockerBackend::connect(config, &nowhere, env)?.about.clone())
 }
 
 impl DockerBackend {
@@ -123,6 +138,14 @@ impl DockerBackend {
     /// `Unavailable` or `Timeout` when the engine is not there; `Backend` when it is too old;
     /// `InvalidSpec` when the configuration does not name the state.
     pub fn new(config: DockerConfig, paths: &Paths, env: Arc<dyn Env>) -> Result<Self> {
+        let backend = Self::connect(config, paths, env)?;
+        backend.task(watch::run(Arc::clone(&backend.shared)));
+        backend.task(sweep::run(Arc::clone(&backend.shared)));
+        Ok(backend)
+    }
+
+    /// One that has asked the engine what it is, and does no more.
+    fn connect(config: DockerConfig, paths: &Paths, env: Arc<dyn Env>) -> Result<Self> {
         if config.state.is_empty() {
             let reason = "containers have to carry the state's uuid".to_owned();
             return Err(VmRuntimeError::InvalidSpec { field: "state", reason });
@@ -153,8 +176,6 @@ impl DockerBackend {
         });
         let mut backend = Self { shared, about: Vec::new(), runtime: Some(runtime) };
         backend.about = backend.find_out()?;
-        backend.task(watch::run(Arc::clone(&backend.shared)));
-        backend.task(sweep::run(Arc::clone(&backend.shared)));
         Ok(backend)
     }
 
@@ -186,6 +207,13 @@ impl DockerBackend {
         }
         let podman = version.components.iter().flatten().any(|it| it.name.contains("Podman"));
         let runtime = self.shared.config.runtime.clone().or(info.default_runtime);
+        let live_restore = match info.live_restore_enabled {
+            // Its containers are no children of a service.
+            _ if podman => "not needed",
+            Some(true) => "on",
+            Some(false) => "off",
+            None => "unknown",
+        };
         Ok(vec![
             ("version", version.version.unwrap_or_default()),
             ("engine", if podman { "podman" } else { "docker" }.to_owned()),
@@ -193,6 +221,7 @@ impl DockerBackend {
             ("socket", self.shared.config.socket.display().to_string()),
             ("runtime", runtime.unwrap_or_default()),
             ("storage", info.driver.unwrap_or_default()),
+            ("live_restore", live_restore.to_owned()),
             ("accel", "none".to_owned()),
         ])
     }
@@ -274,12 +303,14 @@ impl Backend for DockerBackend {
 
     fn snapshot(
         &self,
-        _: &Place,
+        place: &Place,
         machine: &Arc<Machine>,
         status: VmStatus,
         into: &Path,
     ) -> Result<Captured<Image>> {
-        self.capture(machine, status == VmStatus::Running, into)
+        let runs = status == VmStatus::Running;
+        let _mark = runs.then(|| CommitMark::set(&place.dir)).transpose()?;
+        self.capture(machine, runs, into)
     }
 
     fn kill(&self, machine: &Arc<Machine>) {
@@ -307,6 +338,16 @@ impl Backend for DockerBackend {
 
     fn load_image(&self, dir: &Path, view: &SnapshotView) -> Result<Image> {
         Image::read(view.uid, dir, Arc::clone(&self.shared.sweep))
+    }
+
+    fn export(&self, source: &Source<'_, Image>, _: &[String], into: &mut dyn Write) -> Result<()> {
+        self.save(source, into)
+    }
+
+    fn bytes_elsewhere(&self, machine: &Arc<Machine>) -> Result<u64> {
+        let (shared, container) = (Arc::clone(&self.shared), machine.container().to_owned());
+        let asked = self.wait(async move { shared.writable_bytes(&container).await });
+        asked.map_err(|fault| fault.into_error("ask for a container's size"))
     }
 
     fn probe(&self, machine: &Arc<Machine>, probe: Probe, timeout: Duration) -> Result<()> {

@@ -13,11 +13,12 @@ use bollard::errors::Error;
 use bollard::models::ContainerStateStatusEnum as EngineStatus;
 use bollard::query_parameters::{
     CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
-    StartContainerOptions,
+    InspectContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptionsBuilder, StartContainerOptions,
 };
 use dashmap::DashMap;
 use futures_util::StreamExt as _;
+use tokio::sync::mpsc::Sender;
 
 use super::blueprint::Blueprint;
 use super::config::DockerConfig;
@@ -174,6 +175,29 @@ impl Shared {
             oom_killed: state.oom_killed == Some(true),
             error: state.error.unwrap_or_default(),
         })
+    }
+
+    /// How many bytes a container has written to its disk.
+    pub(super) async fn writable_bytes(&self, container: &str) -> Answer<u64> {
+        let options = InspectContainerOptionsBuilder::new().size(true).build();
+        let inspect = self.client.inspect_container(container, Some(options));
+        let size = self.ask(self.config.command_timeout, inspect).await?.size_rw;
+        Ok(size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0))
+    }
+
+    /// Sends what the engine saves of an image, piece by piece, for as long as somebody listens.
+    pub(super) async fn save(&self, image: &str, pieces: Sender<Vec<u8>>) -> Answer<()> {
+        let mut stream = std::pin::pin!(self.client.export_image(image));
+        // The engine may gather the whole before it sends the first piece.
+        let limit = self.config.snapshot_timeout;
+        while let Some(piece) =
+            tokio::time::timeout(limit, stream.next()).await.map_err(|_| Fault::Late(limit))?
+        {
+            if pieces.send(piece?.to_vec()).await.is_err() {
+                return Err(Fault::Interrupted);
+            }
+        }
+        Ok(())
     }
 
     /// How many bytes an image has, with those below it.

@@ -24,6 +24,9 @@ const LAST_DELAY: Duration = Duration::from_secs(20);
 /// waits for any longer.
 const SUSPICIOUS_ROUNDS: u32 = 9;
 
+/// How often everything is looked through when nothing has happened.
+const REPAIR_PERIOD: Duration = Duration::from_secs(60);
+
 /// What is to be swept.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
@@ -61,6 +64,11 @@ impl Sweep {
         self.bell.notify_one();
     }
 
+    fn look_once(&self) {
+        let mut work = self.work.lock();
+        work.rounds = work.rounds.max(1);
+    }
+
     fn has_work(&self) -> bool {
         let work = self.work.lock();
         work.rounds > 0 || !work.images.is_empty()
@@ -70,7 +78,11 @@ impl Sweep {
 /// Sweeps whenever there is something to, for the life of the backend.
 pub(super) async fn run(shared: Arc<Shared>) {
     loop {
-        shared.sweep.bell.notified().await;
+        tokio::select! {
+            () = shared.sweep.bell.notified() => {}
+            // A commit can outlive hearth by long: what it makes is found then.
+            () = tokio::time::sleep(REPAIR_PERIOD) => shared.sweep.look_once(),
+        }
         let mut delay = FIRST_DELAY;
         while shared.sweep.has_work() && delay < LAST_DELAY {
             tokio::time::sleep(delay).await;

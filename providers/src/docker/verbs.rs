@@ -1,6 +1,7 @@
 //! The verbs on one container, for callers that wait.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,9 @@ use super::{DockerBackend, console, labels};
 use crate::backend::{Captured, Place, Source};
 use crate::error::{Result, VmRuntimeError};
 use crate::id::Uid;
+
+/// How many pieces of an image may wait for who reads them.
+const PIECES: usize = 4;
 
 impl DockerBackend {
     /// Makes a container; one that the engine makes although nobody waits for it any longer is
@@ -59,11 +63,7 @@ impl DockerBackend {
             let what = "replacing network interfaces at a restore".to_owned();
             return Err(VmRuntimeError::Unsupported { what });
         }
-        let gone = |reason: String| VmRuntimeError::SnapshotNotFound {
-            vm: source.view.vm_id.to_string(),
-            snapshot_id: source.view.snapshot_id.clone(),
-            reason,
-        };
+        let gone = |reason: String| source.not_found(reason);
         if !Image::is_in(&source.dir) {
             return Err(gone(format!("there is no {}", source.dir.display())));
         }
@@ -167,6 +167,25 @@ impl DockerBackend {
         let image = Image::new(uid, content, Arc::clone(&self.shared.sweep));
         image.write(into)?;
         Ok(Captured { image, has_memory: false, size_bytes, made_with })
+    }
+
+    /// Writes what the engine saves of an image.
+    pub(super) fn save(&self, source: &Source<'_, Image>, into: &mut dyn Write) -> Result<()> {
+        let failed = |fault: Fault| match fault.is_absent() {
+            true => source.not_found("its image is gone".to_owned()),
+            false => fault.into_error("save an image"),
+        };
+        let (sender, mut pieces) = tokio::sync::mpsc::channel(PIECES);
+        let (shared, name) = (Arc::clone(&self.shared), labels::image(source.view.uid));
+        let (end, ended) = std::sync::mpsc::sync_channel(1);
+        self.task(async move {
+            let _ = end.send(shared.save(&name, sender).await);
+        });
+        while let Some(piece) = pieces.blocking_recv() {
+            into.write_all(&piece)
+                .map_err(|error| VmRuntimeError::backend("hand over an image", error))?;
+        }
+        ended.recv().unwrap_or_else(|_| Err(super::closed())).map_err(failed)
     }
 
     /// Looks at a container within `timeout`.

@@ -33,7 +33,7 @@ impl Preserved {
     }
 
     fn write(&self, dir: &Path) -> Result<()> {
-        files::write_json(&dir.join(FILE), self)
+        files::write_json_through(&dir.join(FILE), self)
     }
 }
 

@@ -7,6 +7,7 @@ use super::instance::Instance;
 use super::{Engine, invalid};
 use crate::backend::Backend;
 use crate::error::{Result, VmRuntimeError};
+use crate::files;
 use crate::id::{Uid, VmId};
 use crate::model::{SnapshotRef, SnapshotView, VmStatus, VmView};
 use crate::provider::{ConsoleChunk, ExitObserver, Probe, VmQuery};
@@ -63,6 +64,14 @@ impl<B: Backend> VmQuery for Engine<B> {
 
     fn snapshot(&self, snapshot: &SnapshotRef) -> Result<SnapshotView> {
         self.snapshots.view(snapshot, self.source_holder(snapshot))
+    }
+
+    fn instance_bytes(&self, uid: Uid) -> Result<u64> {
+        let instance = self.instances.get(&uid).map(|entry| Arc::clone(entry.value()));
+        let Some(instance) = instance else { return Ok(0) };
+        let dir = self.directory.paths().map(|paths| paths.instance(uid));
+        let here = dir.map_or(0, |dir| files::bytes_on_disk(&dir));
+        Ok(here + self.backend.bytes_elsewhere(instance.machine())?)
     }
 
     fn all_snapshots(&self) -> Vec<SnapshotView> {

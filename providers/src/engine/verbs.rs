@@ -1,5 +1,6 @@
 //! The seven verbs and the extensions that change something.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use super::instance::{Instance, NotNamed, Record};
@@ -121,6 +122,18 @@ impl<B: Backend> VmProvider for Engine<B> {
         Ok(())
     }
 
+    fn export_snapshot(&self, snapshot: &SnapshotRef, into: &mut dyn Write) -> Result<()> {
+        if !self.backend.capabilities().export {
+            return Err(VmRuntimeError::Unsupported { what: "exporting snapshots".to_owned() });
+        }
+        self.snapshots.read(snapshot, self.source_holder(snapshot), |held| {
+            let dir = held.dir.clone().unwrap_or_default();
+            let source =
+                Source { image: held.image.as_ref(), view: &held.view, dir, how: snapshot };
+            self.backend.export(&source, &held.files, into)
+        })
+    }
+
     fn preserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
         self.preserve(uid, artifact)
     }
@@ -221,7 +234,10 @@ impl<B: Backend> Engine<B> {
             let into = dir.clone().unwrap_or_default();
             let place = self.place(instance.record.uid);
             let captured = self.backend.snapshot(&place, instance.machine(), status, &into)?;
+            let files = dir.as_deref().map_or(Ok(Vec::new()), files::files_in);
             let record = snapshots::Record {
+                files: files
+                    .map_err(|error| files::io_error("look at a snapshot".into(), error))?,
                 format: FORMAT,
                 provider: self.name.clone(),
                 uid,

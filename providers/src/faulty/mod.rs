@@ -7,6 +7,7 @@
 
 mod script;
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,6 +123,10 @@ impl VmProvider for Faulty {
         self.ask(Call::DeleteSnapshot, None, || self.inner.delete_snapshot(snapshot))
     }
 
+    fn export_snapshot(&self, snapshot: &SnapshotRef, into: &mut dyn Write) -> Result<()> {
+        self.ask(Call::Export, None, || self.inner.export_snapshot(snapshot, into))
+    }
+
     fn preserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
         self.ask(Call::Preserve, None, || self.inner.preserve_vm(uid, artifact))
     }
@@ -167,6 +172,10 @@ impl VmQuery for Faulty {
 
     fn snapshot(&self, snapshot: &SnapshotRef) -> Result<SnapshotView> {
         self.query(None, || self.inner.snapshot(snapshot))
+    }
+
+    fn instance_bytes(&self, uid: Uid) -> Result<u64> {
+        self.ask(Call::Query, None, || self.inner.instance_bytes(uid))
     }
 
     fn all_snapshots(&self) -> Vec<SnapshotView> {

@@ -39,6 +39,8 @@ pub enum Call {
     Unpin,
     /// `delete_snapshot`.
     DeleteSnapshot,
+    /// `export_snapshot`.
+    Export,
     /// `preserve_vm` and `unpreserve_vm`.
     Preserve,
     /// `guest_channel`.
@@ -336,6 +338,7 @@ const fn verb_of(call: Call) -> Verb {
         | Call::GuestChannel
         | Call::Probe
         | Call::Console
+        | Call::Export
         | Call::Query => Verb::Start,
     }
 }

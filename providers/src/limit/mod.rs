@@ -8,6 +8,7 @@
 
 mod line;
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,6 +145,10 @@ impl VmProvider for Limit {
         self.inner.delete_snapshot(snapshot)
     }
 
+    fn export_snapshot(&self, snapshot: &SnapshotRef, into: &mut dyn Write) -> Result<()> {
+        self.inner.export_snapshot(snapshot, into)
+    }
+
     fn preserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
         self.inner.preserve_vm(uid, artifact)
     }
@@ -189,6 +194,10 @@ impl VmQuery for Limit {
 
     fn snapshot(&self, snapshot: &SnapshotRef) -> Result<SnapshotView> {
         self.inner.snapshot(snapshot)
+    }
+
+    fn instance_bytes(&self, uid: Uid) -> Result<u64> {
+        self.inner.instance_bytes(uid)
     }
 
     fn all_snapshots(&self) -> Vec<SnapshotView> {

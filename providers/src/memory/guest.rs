@@ -1,17 +1,20 @@
-//! A guest that is only remembered, and its channel.
+//! A guest that is only remembered, or kept in a file, and its channel.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
+use super::kept::Kept;
 use crate::agent::MAX_LINE_BYTES;
 use crate::env::Env;
 use crate::error::{Result, VmRuntimeError};
-use crate::model::{CONSOLE_TAIL_BYTES, Failure, NetworkInterface};
+use crate::model::{CONSOLE_TAIL_BYTES, Failure, NetworkInterface, VmStatus};
 use crate::provider::{ConsoleChunk, GuestChannel};
 
 /// The most that a guest's console keeps, in bytes.
@@ -20,7 +23,7 @@ const MAX_CONSOLE_BYTES: usize = 64 * 1024;
 const MAX_FILE_BYTES: usize = 1 << 20;
 
 /// What a snapshot captures.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Guest {
     runs: bool,
     counter: u64,
@@ -111,6 +114,10 @@ pub struct Machine {
     console: Mutex<Vec<u8>>,
     failure: Mutex<Option<Failure>>,
     killed: AtomicBool,
+    /// It was made of a spec and never ran.
+    untouched: AtomicBool,
+    /// Where it is kept; nowhere when it ends with this process.
+    file: Option<PathBuf>,
     channel_taken: AtomicBool,
     env: Arc<dyn Env>,
     ended: Arc<dyn Fn(Failure) + Send + Sync>,
@@ -123,16 +130,20 @@ impl std::fmt::Debug for Machine {
 }
 
 impl Machine {
+    /// The machine of `kept`, which is written to `file` from now on.
     pub(super) fn new(
-        guest: Guest,
+        kept: Kept,
+        file: Option<PathBuf>,
         env: Arc<dyn Env>,
         ended: Arc<dyn Fn(Failure) + Send + Sync>,
     ) -> Self {
         Self {
-            guest: Mutex::new(guest),
-            console: Mutex::default(),
-            failure: Mutex::default(),
+            guest: Mutex::new(kept.guest),
+            console: Mutex::new(kept.console.into_bytes()),
+            failure: Mutex::new(kept.failure),
             killed: AtomicBool::new(false),
+            untouched: AtomicBool::new(kept.status == VmStatus::Created),
+            file,
             channel_taken: AtomicBool::new(false),
             env,
             ended,
@@ -148,13 +159,33 @@ impl Machine {
             guest.boot_id = boot_id.to_owned();
             self.print("READY\n");
         }
-        Ok(())
+        self.untouched.store(false, Ordering::Release);
+        self.keep(&guest)
     }
 
     pub(super) fn pause(&self) -> Result<()> {
         self.check_alive()?;
-        self.guest.lock().runs = false;
-        Ok(())
+        let mut guest = self.guest.lock();
+        guest.runs = false;
+        self.keep(&guest)
+    }
+
+    /// Writes down how it stands, where it is kept at all.
+    pub(super) fn save(&self) -> Result<()> {
+        self.keep(&self.guest.lock())
+    }
+
+    fn keep(&self, guest: &Guest) -> Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let failure = self.failure();
+        let status = match (&failure, guest.runs, self.untouched.load(Ordering::Acquire)) {
+            (Some(_), ..) => VmStatus::Failed,
+            (None, true, _) => VmStatus::Running,
+            (None, false, true) => VmStatus::Created,
+            (None, false, false) => VmStatus::Stopped,
+        };
+        let console = String::from_utf8_lossy(&self.console.lock()).into_owned();
+        Kept { guest: guest.clone(), status, failure, console }.write(file)
     }
 
     pub(super) fn capture(&self) -> Result<Guest> {
@@ -175,6 +206,9 @@ impl Machine {
         };
         drop(console);
         self.failure.lock().get_or_insert_with(|| failure.clone());
+        if let Err(error) = self.save() {
+            tracing::warn!(%error, "a guest's end is not written down");
+        }
         (self.ended)(failure);
     }
 
@@ -260,7 +294,14 @@ impl Read for Channel {
             let line = String::from_utf8_lossy(&line);
             let answer = match line.len() > MAX_LINE_BYTES {
                 true => Answer::Line("error line too long".to_owned()),
-                false => self.machine.guest.lock().answer(line.trim_end()),
+                false => {
+                    let mut guest = self.machine.guest.lock();
+                    let answer = guest.answer(line.trim_end());
+                    match self.machine.keep(&guest) {
+                        Ok(()) => answer,
+                        Err(error) => Answer::Line(format!("error it is not kept: {error}")),
+                    }
+                }
             };
             match answer {
                 Answer::Line(answer) => self.answers.extend_from_slice(answer.as_bytes()),

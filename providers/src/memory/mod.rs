@@ -3,12 +3,15 @@
 //! It keeps the whole contract, and its guests behave as those of real providers do: they print
 //! READY on their console when they boot, answer the agent's protocol, count on after a restore
 //! from where the snapshot stood, and keep files on a disk of their own. Nothing of it outlives
-//! the process.
+//! the process, unless it is made durable: then every guest is a file in its instance's directory,
+//! and goes on as it stood when another process opens it.
 
 mod guest;
+mod kept;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +22,12 @@ use crate::capabilities::Capabilities;
 use crate::engine::Engine;
 use crate::env::Env;
 use crate::error::{Result, VmRuntimeError};
+use crate::files;
 use crate::model::{Endpoint, Failure, SnapshotView, VmSpec, VmStatus, VmmProcess};
 use crate::provider::{ConsoleChunk, GuestChannel, Probe};
 use guest::Guest;
 pub use guest::Machine;
+use kept::Kept;
 
 /// The memory provider.
 pub type MemoryProvider = Engine<MemoryBackend>;
@@ -31,9 +36,13 @@ pub type MemoryProvider = Engine<MemoryBackend>;
 pub const CAPABILITIES: Capabilities =
     Capabilities { outlives_hearth: false, ..Capabilities::full() };
 
+/// What it can and cannot do when it is durable: everything.
+pub const DURABLE_CAPABILITIES: Capabilities = Capabilities::full();
+
 /// Drives guests that are only remembered.
 pub struct MemoryBackend {
     env: Arc<dyn Env>,
+    is_durable: bool,
 }
 
 impl std::fmt::Debug for MemoryBackend {
@@ -45,7 +54,12 @@ impl std::fmt::Debug for MemoryBackend {
 impl MemoryBackend {
     /// A backend whose guests take their ids and times from `env`.
     pub fn new(env: Arc<dyn Env>) -> Self {
-        Self { env }
+        Self { env, is_durable: false }
+    }
+
+    /// The same, with guests that are kept in their directories: for an engine that has some.
+    pub fn durable(env: Arc<dyn Env>) -> Self {
+        Self { env, is_durable: true }
     }
 
     /// A memory provider called `name`.
@@ -53,8 +67,17 @@ impl MemoryBackend {
         Engine::in_memory(name, Self::new(Arc::clone(&env)), env)
     }
 
-    fn machine(&self, place: &Place, guest: Guest) -> Arc<Machine> {
-        Arc::new(Machine::new(guest, Arc::clone(&self.env), Arc::clone(&place.ended)))
+    fn machine(&self, place: &Place, kept: Kept) -> Arc<Machine> {
+        let file = self.is_durable.then(|| kept::file_in(&place.dir));
+        Arc::new(Machine::new(kept, file, Arc::clone(&self.env), Arc::clone(&place.ended)))
+    }
+
+    /// A machine that is made now.
+    fn make(&self, place: &Place, guest: Guest, status: VmStatus) -> Result<Arc<Machine>> {
+        let kept = Kept { guest, status, failure: None, console: String::new() };
+        let machine = self.machine(place, kept);
+        machine.save()?;
+        Ok(machine)
     }
 }
 
@@ -63,11 +86,12 @@ impl Backend for MemoryBackend {
     type Image = Mutex<Guest>;
 
     fn capabilities(&self) -> Capabilities {
-        CAPABILITIES
+        if self.is_durable { DURABLE_CAPABILITIES } else { CAPABILITIES }
     }
 
     fn create(&self, place: &Place, spec: &VmSpec) -> Result<Arc<Machine>> {
-        Ok(self.machine(place, Guest::switched_off(spec.network_interfaces.clone())))
+        let guest = Guest::switched_off(spec.network_interfaces.clone());
+        self.make(place, guest, VmStatus::Created)
     }
 
     fn restore(
@@ -78,7 +102,12 @@ impl Backend for MemoryBackend {
     ) -> Result<Arc<Machine>> {
         let mut guest = source.image.lock().at_rest();
         guest.replace_interfaces(&source.how.network_overrides)?;
-        let machine = self.machine(place, guest);
+        let missing = |file: &PathBuf| !file.is_file();
+        let file = self.is_durable.then(|| kept::file_in(&source.dir));
+        if file.as_ref().is_some_and(missing) {
+            return Err(source.not_found("its file is gone".to_owned()));
+        }
+        let machine = self.make(place, guest, VmStatus::Stopped)?;
         if source.how.resume_immediately {
             machine.run(&self.env.uid().to_string())?;
         }
@@ -97,10 +126,14 @@ impl Backend for MemoryBackend {
         &self,
         _: &Place,
         machine: &Arc<Machine>,
-        _: VmStatus,
-        _: &Path,
+        status: VmStatus,
+        into: &Path,
     ) -> Result<Captured<Mutex<Guest>>> {
         let guest = machine.capture()?;
+        if self.is_durable {
+            let (guest, console) = (guest.clone(), String::new());
+            Kept { guest, status, failure: None, console }.write(&kept::file_in(into))?;
+        }
         let size_bytes = guest.size_bytes();
         let made_with = BTreeMap::from([("hearth".into(), env!("CARGO_PKG_VERSION").into())]);
         Ok(Captured { image: Mutex::new(guest), has_memory: true, size_bytes, made_with })
@@ -119,7 +152,12 @@ impl Backend for MemoryBackend {
     }
 
     fn adopt(&self, place: &Place, _: &VmSpec) -> Result<Adopted<Arc<Machine>>> {
-        let machine = self.machine(place, Guest::switched_off(Vec::new()));
+        if self.is_durable {
+            let kept = Kept::read(&place.dir)?;
+            let (status, failure) = (kept.status, kept.failure.clone());
+            return Ok(Adopted { machine: self.machine(place, kept), status, failure });
+        }
+        let machine = self.make(place, Guest::switched_off(Vec::new()), VmStatus::Created)?;
         machine.fail("hearth ended, and VMs of the memory provider end with it");
         let failure = machine.failure();
         Ok(Adopted { machine, status: VmStatus::Failed, failure })
@@ -129,12 +167,27 @@ impl Backend for MemoryBackend {
         0
     }
 
-    fn load_image(&self, _: &Path, view: &SnapshotView) -> Result<Mutex<Guest>> {
-        Err(VmRuntimeError::SnapshotNotFound {
-            vm: view.vm_id.to_string(),
-            snapshot_id: view.snapshot_id.clone(),
-            reason: "it was kept in the memory of a process that has ended".to_owned(),
-        })
+    fn load_image(&self, dir: &Path, view: &SnapshotView) -> Result<Mutex<Guest>> {
+        match self.is_durable {
+            true => Ok(Mutex::new(Kept::read(dir)?.guest)),
+            false => Err(VmRuntimeError::SnapshotNotFound {
+                vm: view.vm_id.to_string(),
+                snapshot_id: view.snapshot_id.clone(),
+                reason: "it was kept in the memory of a process that has ended".to_owned(),
+            }),
+        }
+    }
+
+    fn export(
+        &self,
+        source: &Source<'_, Mutex<Guest>>,
+        files: &[String],
+        into: &mut dyn Write,
+    ) -> Result<()> {
+        match self.is_durable {
+            true => files::export(source, files, into),
+            false => kept::write_tar(&source.image.lock(), into),
+        }
     }
 
     fn probe(&self, machine: &Arc<Machine>, _: Probe, timeout: Duration) -> Result<()> {

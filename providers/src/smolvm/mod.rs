@@ -17,6 +17,8 @@
 //! Needs smolvm 1.0 or newer and hardware virtualisation. A snapshot's directory holds
 //! `machine.smolmachine` and `image.json`.
 
+#[cfg(target_os = "linux")]
+mod host;
 mod listing;
 
 use std::ffi::OsString;
@@ -32,6 +34,8 @@ use crate::directory::Paths;
 use crate::engine::{Engine, OpenReport};
 use crate::env::Env;
 use crate::error::{Result, VmRuntimeError};
+#[cfg(target_os = "linux")]
+pub use host::virtualisation;
 
 /// The smolvm provider.
 pub type SmolvmProvider = Engine<CliBackend<Smolvm>>;
@@ -44,6 +48,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     snapshot_running: RunningSnapshot::StopRequired,
     console: true,
     disks: true,
+    export: true,
     outlives_hearth: true,
     ..Capabilities::minimal()
 };

@@ -1,5 +1,6 @@
 //! A provider that does what another one does, but for what a deviation replaces.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ type OnVm<R> = Box<dyn Fn(Inner<'_>, &VmId) -> R + Send + Sync>;
 type OnVmWith<A, R> = Box<dyn Fn(Inner<'_>, &VmId, &A) -> R + Send + Sync>;
 type OnVmAsking<A, B, R> = Box<dyn Fn(Inner<'_>, &VmId, A, B) -> R + Send + Sync>;
 type OnSnapshot<R> = Box<dyn Fn(Inner<'_>, &SnapshotRef) -> R + Send + Sync>;
+type OnExport = Box<dyn Fn(Inner<'_>, &SnapshotRef, &mut dyn Write) -> Result<()> + Send + Sync>;
 type OnPin<R> = Box<dyn Fn(Inner<'_>, &SnapshotRef, &str) -> R + Send + Sync>;
 type OnUnpin<R> = Box<dyn Fn(Inner<'_>, Uid, &str) -> R + Send + Sync>;
 type OnAll<R> = Box<dyn Fn(Inner<'_>) -> R + Send + Sync>;
@@ -40,6 +42,7 @@ pub(crate) struct Deviant {
     pub(crate) pin: OnPin<Result<SnapshotView>>,
     pub(crate) unpin: OnUnpin<Result<()>>,
     pub(crate) delete: OnSnapshot<Result<()>>,
+    pub(crate) export: OnExport,
     pub(crate) channel: OnVm<Result<Box<dyn GuestChannel>>>,
     pub(crate) list: OnAll<Vec<VmView>>,
     pub(crate) get: OnVm<Option<VmView>>,
@@ -66,6 +69,7 @@ impl Deviant {
             pin: Box::new(|inner, snapshot, holder| inner.pin_snapshot(snapshot, holder)),
             unpin: Box::new(|inner, uid, holder| inner.unpin_snapshot(uid, holder)),
             delete: Box::new(|inner, snapshot| inner.delete_snapshot(snapshot)),
+            export: Box::new(|inner, snapshot, into| inner.export_snapshot(snapshot, into)),
             channel: Box::new(|inner, vm_id| inner.guest_channel(vm_id)),
             list: Box::new(|inner| inner.list_vms()),
             get: Box::new(|inner, vm_id| inner.get_vm(vm_id)),
@@ -133,6 +137,10 @@ impl VmProvider for Deviant {
         (self.delete)(&*self.inner, snapshot)
     }
 
+    fn export_snapshot(&self, snapshot: &SnapshotRef, into: &mut dyn Write) -> Result<()> {
+        (self.export)(&*self.inner, snapshot, into)
+    }
+
     fn preserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
         self.inner.preserve_vm(uid, artifact)
     }
@@ -178,6 +186,10 @@ impl VmQuery for Deviant {
 
     fn snapshot(&self, snapshot: &SnapshotRef) -> Result<SnapshotView> {
         (self.snapshot)(&*self.inner, snapshot)
+    }
+
+    fn instance_bytes(&self, uid: Uid) -> Result<u64> {
+        self.inner.instance_bytes(uid)
     }
 
     fn all_snapshots(&self) -> Vec<SnapshotView> {

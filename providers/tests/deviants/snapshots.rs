@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hearth_providers::VmRuntimeError::{SnapshotInUse, SnapshotNotFound};
 use hearth_providers::error::Result;
 use hearth_providers::model::{SnapshotSource, SnapshotView};
-use hearth_providers::{SnapshotRef, Uid, VmSpec, VmStatus};
+use hearth_providers::{SnapshotRef, Uid, VmRuntimeError, VmSpec, VmStatus};
 use parking_lot::Mutex;
 
 use crate::deviant::{Deviation, Inner};
@@ -55,6 +56,32 @@ pub(crate) const ALL: &[Deviation] = &[
         it.unpin = Box::new(|inner, uid, _| {
             let found = inner.all_snapshots().into_iter().find(|snapshot| snapshot.uid == uid);
             found.iter().try_for_each(|snapshot| unpin_all(inner, snapshot))
+        });
+    }),
+    ("an export is never the same", |it| {
+        let exports = AtomicU64::new(0);
+        it.export = Box::new(move |inner, snapshot, into| {
+            inner.export_snapshot(snapshot, into)?;
+            let number = exports.fetch_add(1, Ordering::Relaxed);
+            let written = into.write_all(&number.to_be_bytes());
+            written.map_err(|error| VmRuntimeError::backend("export", error))
+        });
+    }),
+    ("an export is empty", |it| {
+        it.export = Box::new(|inner, snapshot, _| inner.snapshot(snapshot).map(drop));
+    }),
+    ("an export goes on without its reader", |it| {
+        it.export = Box::new(|inner, snapshot, into| {
+            let mut all = Vec::new();
+            inner.export_snapshot(snapshot, &mut all)?;
+            let _ = into.write_all(&all);
+            Ok(())
+        });
+    }),
+    ("an export pins for ever", |it| {
+        it.export = Box::new(|inner, snapshot, into| {
+            inner.pin_snapshot(snapshot, "export")?;
+            inner.export_snapshot(snapshot, into)
         });
     }),
     ("pins of one holder are counted", |it| {

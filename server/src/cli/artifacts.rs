@@ -1,6 +1,7 @@
 //! `hearth freeze`, `hearth resume`, `hearth artifacts`: VMs that are kept, and begun again.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -10,6 +11,8 @@ use hearth_proto::google::longrunning::operation::Result as Ended;
 use hearth_proto::v1;
 use hearth_proto::v1::resume_vm_request::Source;
 use prost::Message as _;
+
+mod export;
 
 use super::context::{Context, PAGE_SIZE, new_request_id};
 use super::error::{Error, Result};
@@ -70,6 +73,15 @@ enum Verb {
     Get {
         /// The artifact.
         artifact: String,
+    },
+    /// Write an artifact's data to a file, to take it elsewhere.
+    Export {
+        /// The artifact.
+        artifact: String,
+        /// The file, which must not be there yet; `-` is standard output. ARTIFACT.tar when not
+        /// given.
+        #[arg(long, short, value_name = "FILE")]
+        file: Option<PathBuf>,
     },
     /// Delete artifacts that no VM runs from.
     Delete {
@@ -181,6 +193,9 @@ impl Command {
                 let request = v1::GetArtifactRequest { name };
                 let answer = context.client.artifacts.get_artifact(request).await?;
                 print_one(context.format, &Artifact::from(answer.into_inner()))
+            }
+            Verb::Export { artifact, file } => {
+                export::run(context, &qualify("artifacts", &artifact), file).await
             }
             Verb::Delete { artifacts } => {
                 for artifact in artifacts {

@@ -19,6 +19,7 @@ mod snapshots;
 mod spec;
 mod templates;
 mod text;
+mod usage;
 mod view;
 mod vms;
 
@@ -73,6 +74,8 @@ enum Command {
     Apply(apply::Apply),
     /// See the server, and take it out of service.
     Node(node::Command),
+    /// Show what VMs and snapshots take on disk.
+    Usage(usage::Command),
     /// Follow what takes longer than a call.
     #[command(visible_alias = "operation")]
     Operations(operations::Command),
@@ -133,6 +136,7 @@ fn run_client(command: Command, global: Global) -> Result<()> {
             Command::Pools(command) => command.run(context).await,
             Command::Templates(command) => command.run(context).await,
             Command::Node(command) => command.run(context).await,
+            Command::Usage(command) => command.run(context).await,
             Command::Operations(command) => command.run(context).await,
             Command::Apply(apply_args) => match apply {
                 Some(plan) => apply_args.run(context, &plan).await,

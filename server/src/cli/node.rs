@@ -35,7 +35,7 @@ impl Command {
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         let node = &mut context.client.node;
         let answer = match self.verb.unwrap_or(Verb::Get) {
-            Verb::Get => node.get_node(v1::GetNodeRequest {}).await?,
+            Verb::Get => node.get_node(v1::GetNodeRequest::default()).await?,
             Verb::Drain => node.drain(v1::DrainRequest::default()).await?,
             Verb::Undrain => node.undrain(v1::UndrainRequest::default()).await?,
             Verb::LogLevel { level } => {

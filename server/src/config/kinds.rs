@@ -85,7 +85,7 @@ const MEMORY: Facts = Facts {
     name: "memory",
     default_guest: DefaultGuest::NotNeeded,
     has_agent_by_vsock: false,
-    keys: &[],
+    keys: &[&["durable"]],
 };
 
 #[cfg(feature = "qemu")]

@@ -19,11 +19,11 @@ use std::time::Duration;
 use hearth_pool::pool::{Overflow, WarmState};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use kinds::DefaultGuest;
+pub use kinds::ProviderKind;
 pub(crate) use layers::Flags;
 pub use layers::{ConfigError, Loaded, load};
 pub use limits::Limits;
-pub(crate) use kinds::DefaultGuest;
-pub use kinds::ProviderKind;
 pub use providers::{Accel, ProviderConfig};
 
 use crate::telemetry::LogFormat;

@@ -17,6 +17,9 @@ use super::kinds::ProviderKind;
 pub struct ProviderConfig {
     /// What it is.
     pub kind: ProviderKind,
+    /// Memory: VMs are kept in the state directory and outlive hearth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<bool>,
     /// The program: a path, or a name to be looked up in `PATH`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binary: Option<PathBuf>,
@@ -111,6 +114,7 @@ impl ProviderConfig {
     pub const fn of(kind: ProviderKind) -> Self {
         Self {
             kind,
+            durable: None,
             binary: None,
             start_timeout: None,
             restore_timeout: None,

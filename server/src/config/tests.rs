@@ -156,6 +156,7 @@ fn full_provider() -> ProviderConfig {
     let time = Some(Duration::from_secs(1));
     ProviderConfig {
         kind: ProviderKind::Memory,
+        durable: Some(true),
         binary: Some("x".into()),
         start_timeout: time,
         restore_timeout: time,

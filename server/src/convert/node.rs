@@ -8,6 +8,7 @@ use hearth_pool::pool::{MAX_DEPTH, Provider};
 use hearth_pool::requests::REMEMBERED_FOR;
 use hearth_proto::v1;
 use hearth_providers::capabilities::{RunningSnapshot, StopKeeps};
+use hearth_providers::usage::Usage;
 
 use super::{count, duration, pool, time};
 use crate::{check, paging};
@@ -29,7 +30,24 @@ pub(crate) fn node(
         capacity: Some(capacity(live_vms)),
         bounds: Some(bounds(manager.limits(), max_message_bytes)),
         start_time: time(start_time),
+        usage: Vec::new(),
     }
+}
+
+/// What a provider has on disk.
+pub(crate) fn usage(provider: &str, used: &Usage) -> [v1::Usage; 4] {
+    let kinds = [
+        ("instances", used.instances),
+        ("quarantine", used.quarantine),
+        ("snapshots", used.snapshots),
+        ("artifacts", used.artifacts),
+    ];
+    kinds.map(|(kind, share)| v1::Usage {
+        provider: provider.to_owned(),
+        kind: kind.to_owned(),
+        count: i64::try_from(share.count).unwrap_or(i64::MAX),
+        size_bytes: i64::try_from(share.bytes).unwrap_or(i64::MAX),
+    })
 }
 
 fn provider(provider: &Provider) -> v1::Provider {
@@ -63,6 +81,7 @@ fn provider(provider: &Provider) -> v1::Provider {
             network_overrides: can.network_overrides,
             guest_channel: can.guest_channel,
             console: can.console,
+            export: can.export,
         }),
         unavailable_reason: String::new(),
     }

@@ -16,7 +16,7 @@ use crate::check::Fields;
 use crate::convert;
 use crate::filter::{Field, Filter};
 use crate::paging::Page;
-use crate::status::{Refusal, method_unimplemented};
+use crate::status::Refusal;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -151,8 +151,9 @@ impl ArtifactService for Services {
 
     async fn export_artifact(
         &self,
-        _: Request<v1::ExportArtifactRequest>,
+        request: Request<v1::ExportArtifactRequest>,
     ) -> Answer<Self::ExportArtifactStream> {
-        Err(method_unimplemented())
+        let services = self.clone();
+        answer(request, |call, request| services.export(call, request)).await
     }
 }

@@ -3,6 +3,7 @@
 mod acquire;
 mod artifact;
 mod console;
+mod export;
 mod node;
 mod operations;
 mod pool;

@@ -18,6 +18,16 @@ impl Services {
         convert::node::node(&self.manager, self.start_time, self.max_message_bytes)
     }
 
+    async fn described(&self, with_usage: bool) -> Result<v1::Node, Refusal> {
+        let mut node = self.node();
+        if with_usage {
+            let used = self.manager.usage().await?;
+            let of = |(provider, used): &(String, _)| convert::node::usage(provider, used);
+            node.usage = used.iter().flat_map(of).collect();
+        }
+        Ok(node)
+    }
+
     async fn set_draining(self, request_id: String, drains: bool) -> Result<v1::Node, Refusal> {
         let mut fields = Fields::default();
         fields.request_id(&request_id);
@@ -50,7 +60,7 @@ impl Services {
 #[tonic::async_trait]
 impl NodeService for Services {
     async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Answer<v1::Node> {
-        answer(request, |_, _| async { Ok(self.node()) }).await
+        answer(request, |_, it| self.described(it.with_usage)).await
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Answer<v1::Node> {

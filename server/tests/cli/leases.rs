@@ -92,6 +92,17 @@ fn a_vm_is_frozen_and_resumed() {
     let listed = server.json(&["artifacts"]);
     assert_eq!(listed["artifacts"][0]["vm"], "vms/mine");
     assert_eq!(server.json(&["artifacts", "get", "one"])["has_memory"], true);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("one.tar").display().to_string();
+    let exported = server.ok(&["artifacts", "export", "one", "--file", &file]);
+    let size_bytes = std::fs::metadata(&file).unwrap().len();
+    assert_eq!(exported, format!("exported artifacts/one to {file}, {size_bytes} bytes\n"));
+    assert_eq!(server.run(&["artifacts", "export", "one", "--file", &file]).code, 2, "it is there");
+    let to_stdout = server.run(&["artifacts", "export", "one", "--file", "-"]);
+    assert_eq!(to_stdout.out.len() as u64, size_bytes);
+    let used = server.json(&["usage"]);
+    let of = |kind: &str| used["usage"].as_array().unwrap().iter().find(|it| it["kind"] == kind);
+    assert_eq!(of("artifacts").unwrap()["count"], 1);
     server.ok(&["release", "mine"]);
     assert_eq!(server.ok(&["resume", "mine"]), "resumed vms/mine from the artifact\n");
     assert_eq!(server.error(1, &["artifacts", "delete", "one"])["reason"], "ARTIFACT_IN_USE");

@@ -11,7 +11,7 @@ use hearth_proto::v1::vm::{Origin, State};
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use crate::harness::{Server, named, reason, server, violated};
+use crate::harness::{Server, named, reason, server, server_with, violated};
 
 const REQUEST_ID: &str = "0b8f9a5e-6a1c-4f0e-9d51-3f0a6a4a7c11";
 
@@ -113,5 +113,70 @@ async fn what_cannot_be_frozen_or_resumed_says_why() {
     };
     let taken = vms.resume_vm(taken).await.unwrap_err();
     assert_eq!(reason(&taken, Code::AlreadyExists), "VM_ALREADY_EXISTS");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_artifact_is_read_out_from_any_byte() {
+    let server = server().await;
+    server.acquire(named("mine")).await.unwrap();
+    freeze(&server, freezing("vms/mine", "one")).await.unwrap();
+    let whole = export(&server, "artifacts/one", 0).await.unwrap();
+    assert_eq!(whole.len() % 512, 0, "a tar stream is made of blocks");
+    assert!(whole.starts_with(b"guest.json"));
+    assert_eq!(export(&server, "artifacts/one", 700).await.unwrap(), whole[700..]);
+    assert!(export(&server, "artifacts/one", whole.len() as i64).await.unwrap().is_empty());
+
+    let negative = export(&server, "artifacts/one", -1).await.unwrap_err();
+    assert_eq!(violated(&negative), ["offset"]);
+    let missing = export(&server, "artifacts/two", 0).await.unwrap_err();
+    assert_eq!(reason(&missing, Code::NotFound), "ARTIFACT_NOT_FOUND");
+
+    // A reader that leaves takes nothing with it.
+    let request = v1::ExportArtifactRequest { name: "artifacts/one".to_owned(), offset: 0 };
+    drop(server.client.artifacts.clone().export_artifact(request).await.unwrap());
+    let name = "artifacts/one".to_owned();
+    let delete = v1::DeleteArtifactRequest { name, ..Default::default() };
+    crate::harness::eventually("it can be deleted", async || {
+        server.client.artifacts.clone().delete_artifact(delete.clone()).await.is_ok()
+    })
+    .await;
+    server.stop().await;
+}
+
+async fn export(server: &Server, name: &str, offset: i64) -> Result<Vec<u8>, Status> {
+    let request = v1::ExportArtifactRequest { name: name.to_owned(), offset };
+    let mut stream = server.client.artifacts.clone().export_artifact(request).await?.into_inner();
+    let mut data = Vec::new();
+    while let Some(piece) = stream.message().await? {
+        assert_eq!(piece.offset, offset + data.len() as i64);
+        assert_eq!(piece.media_type.is_empty(), !data.is_empty());
+        data.extend_from_slice(&piece.data);
+    }
+    Ok(data)
+}
+
+#[tokio::test]
+async fn what_is_on_disk_is_added_up_by_kind() {
+    let server = server_with(|config| {
+        let memory = config.providers.get_mut("memory").unwrap();
+        memory.durable = Some(true);
+    })
+    .await;
+    server.until_warm("default", 4).await;
+    server.acquire(named("mine")).await.unwrap();
+    freeze(&server, freezing("vms/mine", "one")).await.unwrap();
+    server.until_warm("default", 4).await;
+    let node = async |with_usage| {
+        let request = v1::GetNodeRequest { with_usage };
+        server.client.node.clone().get_node(request).await.unwrap().into_inner()
+    };
+    assert!(node(false).await.usage.is_empty());
+    let used = node(true).await.usage;
+    let counts: Vec<_> = used.iter().map(|it| (it.kind.as_str(), it.count)).collect();
+    let expected = [("instances", 5), ("quarantine", 0), ("snapshots", 1), ("artifacts", 1)];
+    assert_eq!(counts, expected);
+    let has_bytes = |it: &v1::Usage| (it.size_bytes > 0) == (it.count > 0);
+    assert!(used.iter().all(has_bytes), "{used:?}");
     server.stop().await;
 }

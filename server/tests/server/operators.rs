@@ -198,7 +198,7 @@ async fn a_pool_is_changed_by_mask_and_etag() {
 async fn a_node_describes_itself_drains_and_serves_again() {
     let server = server().await;
     let mut node = server.client.node.clone();
-    let found = node.get_node(v1::GetNodeRequest {}).await.unwrap().into_inner();
+    let found = node.get_node(v1::GetNodeRequest::default()).await.unwrap().into_inner();
     assert_eq!(found.providers.len(), 1);
     let provider = &found.providers[0];
     assert_eq!((provider.name.as_str(), provider.kind.as_str()), ("memory", "memory"));

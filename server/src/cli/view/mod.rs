@@ -9,6 +9,7 @@ mod operation;
 mod pool;
 mod snapshot;
 mod template;
+mod usage;
 mod vm;
 
 use serde::{Serialize, Serializer};
@@ -19,6 +20,7 @@ pub(crate) use operation::{Operation, metadata};
 pub(crate) use pool::Pool;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use template::Template;
+pub(crate) use usage::Usage;
 pub(crate) use vm::Vm;
 
 /// A time of the wire.

@@ -50,6 +50,7 @@ pub(crate) struct Capabilities {
     pub(crate) network_overrides: bool,
     pub(crate) guest_channel: bool,
     pub(crate) console: bool,
+    pub(crate) export: bool,
 }
 
 /// What there is to run VMs on.
@@ -130,6 +131,7 @@ impl From<v1::Capabilities> for Capabilities {
             network_overrides: it.network_overrides,
             guest_channel: it.guest_channel,
             console: it.console,
+            export: it.export,
         }
     }
 }

@@ -1,0 +1,172 @@
+//! A state directory, and one life of hearth after another on it.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hearth_proto::HearthClient;
+use hearth_server::config::{Config, ProviderConfig, ProviderKind};
+use hearth_server::serve::Hearth as Server;
+use hearth_server::telemetry::Levels;
+
+use crate::Answer;
+
+/// The first argument of a process that is to be hearth.
+const AS_HEARTH: &str = "--hearth";
+/// What the threads of its runtime are called: the worker's comes first, that for blocking calls next.
+const THREAD: &str = "hearth-";
+const BLOCKING: &str = "hearth-1";
+/// How long anything may take before the case fails. Never a claim of speed.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Becomes hearth, and does not return, when this process was started for that.
+pub(crate) fn run_if_asked() {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_none_or(|first| first != AS_HEARTH) {
+        return;
+    }
+    let Some(dir) = arguments.next() else { return };
+    let started = AtomicUsize::new(0);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(1)
+        .thread_keep_alive(Duration::from_secs(24 * 3600))
+        .thread_name_fn(move || format!("{THREAD}{}", started.fetch_add(1, Ordering::Relaxed)))
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("there are threads");
+    runtime.block_on(async {
+        let server = Server::open(config(Path::new(&dir)), Levels::detached()).await;
+        let server = server.expect("it opens");
+        server.begin(false).await.expect("it begins");
+        println!("grpc://{}", server.grpc_address());
+        std::future::pending::<()>().await;
+    });
+}
+
+fn config(dir: &Path) -> Config {
+    let mut config = Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        admin: ([127, 0, 0, 1], 0).into(),
+        state: Some(dir.join("state")),
+        runtime: Some(dir.join("run")),
+        ..Config::default()
+    };
+    config.default_pool.depth = 0;
+    let memory = ProviderConfig { durable: Some(true), ..ProviderConfig::of(ProviderKind::Memory) };
+    config.providers.insert("memory".to_owned(), memory);
+    config
+}
+
+/// What outlives hearth.
+pub(crate) struct Host {
+    dir: tempfile::TempDir,
+}
+
+/// One life; killed when it is dropped.
+pub(crate) struct Hearth {
+    child: Child,
+    pub(crate) client: HearthClient,
+}
+
+impl Host {
+    pub(crate) fn new() -> Answer<Self> {
+        Ok(Self { dir: tempfile::tempdir()? })
+    }
+
+    /// Starts hearth and waits until its recovery is over.
+    pub(crate) async fn start(&self) -> Answer<Hearth> {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log"))?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(AS_HEARTH)
+            .arg(self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()?;
+        let mut address = String::new();
+        let stdout = child.stdout.take().ok_or("no stdout")?;
+        BufReader::new(stdout).read_line(&mut address)?;
+        let address = address.trim().strip_prefix("grpc://").ok_or_else(|| {
+            let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
+            format!("hearth does not start again: {log}")
+        })?;
+        let client = HearthClient::connect(address).await?;
+        Ok(Hearth { child, client })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// How many snapshots are on disk, whole or not.
+    pub(crate) fn snapshots(&self) -> usize {
+        std::fs::read_dir(self.path("state/snapshots")).map_or(0, Iterator::count)
+    }
+
+    /// The marks of preserved VMs that are on disk and name an artifact.
+    pub(crate) fn marks(&self) -> usize {
+        let instances = std::fs::read_dir(self.path("state/instances")).into_iter().flatten();
+        let marked = |dir: PathBuf| {
+            let mark = std::fs::read_to_string(dir.join("preserved.json")).unwrap_or_default();
+            mark.contains("\"artifacts\": [\n")
+        };
+        instances.flatten().filter(|entry| marked(entry.path())).count()
+    }
+}
+
+impl Hearth {
+    /// The thread that makes its blocking calls.
+    pub(crate) fn blocking_thread(&self) -> Answer<u32> {
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let path = task?.path();
+            if std::fs::read_to_string(path.join("comm"))?.trim() == BLOCKING {
+                let name = path.file_name().and_then(|name| name.to_str());
+                return Ok(name.ok_or("a thread without a number")?.parse()?);
+            }
+        }
+        Err("it has no thread for blocking calls".into())
+    }
+
+    /// It has ended.
+    pub(crate) fn is_gone(&mut self) -> Answer<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Waits, bounded, for its end by a signal.
+    pub(crate) async fn killed(&mut self) -> Answer<()> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match self.child.try_wait()? {
+                Some(status) if status.signal() == Some(9) => return Ok(()),
+                Some(status) => return Err(format!("hearth ended with {status}").into()),
+                None if tokio::time::Instant::now() > deadline => {
+                    return Err("hearth failed, and was not killed".into());
+                }
+                None => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    }
+
+    /// Waits, bounded, until `done`.
+    pub(crate) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) -> Answer<()> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !done().await {
+            if tokio::time::Instant::now() > deadline {
+                return Err(format!("never: {what}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Hearth {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
