@@ -1,36 +1,38 @@
-# syntax=docker/dockerfile:1
-#
 # Builds hearth and puts it into a small image:
 #
 #   docker build --tag hearth .
 #   docker run --rm --publish 7070:7070 --publish 7071:7071 hearth
 #
-# That serves VMs in name only, by the memory provider. For real ones build with --build-arg
-# PACKAGES=qemu-system-x86 and a BASE that has QEMU 9 or newer, and give the container --device /dev/kvm,
-# --pid host (VMs end with process 1 of their PID namespace), and a guest: --volume DIR:/guest and
-# `serve --provider qemu --guest /guest`.
+# That serves VMs in name only, by the memory provider; docs/operations.md says what real ones need.
+#
+# Crates come from their registry, or, where the build has no network, from vendor/ as `cargo vendor` makes
+# it, with a .cargo/config.toml that says so: scripts/image builds in that way.
 
-# Images to build in and to run in; another mirror of theirs is another value here.
+# Images to build in and to run in; another mirror of theirs is another value here. The first needs Rust,
+# a C compiler and binutils, the second glibc and what makes users.
 ARG RUST=rust:1.95-bookworm
 ARG BASE=debian:bookworm-slim
 
-# The tree with every source file emptied. Its layer stays the same while only code changes, and so does
-# the one below, in which the dependencies are built.
+# The tree with every source file of ours emptied. Its layer stays the same while only code changes, and so
+# does the one below, in which the dependencies are built.
 FROM ${RUST} AS plan
 WORKDIR /hearth
 COPY . .
-RUN find . -name '*.rs' -exec sh -c 'for file; do echo "fn main() { }" >"$file"; done' sh {} + \
-    && find . -name '*.proto' -delete
+RUN find . -path ./vendor -prune -o -name '*.rs' \
+        -exec sh -c 'for file; do echo "fn main() { }" >"$file"; done' sh {} + \
+    && find . -path ./vendor -prune -o -name '*.proto' -exec rm {} +
 
 FROM ${RUST} AS build
+# A profile of Cargo's: dev compiles in less time.
+ARG PROFILE=release
 WORKDIR /hearth
 COPY --from=plan /hearth .
-RUN cargo build --release --locked --package hearth-server
+RUN cargo build --profile "${PROFILE}" --locked --package hearth-server
 COPY . .
 # Newer than what was built of the emptied files, whatever time the files themselves carry.
-RUN find . -name '*.rs' -exec touch {} + \
-    && cargo build --release --locked --package hearth-server \
-    && install -D --strip target/release/hearth /out/hearth
+RUN find . -path ./vendor -prune -o -name '*.rs' -exec touch {} + \
+    && cargo build --profile "${PROFILE}" --locked --package hearth-server \
+    && install -D --strip target/*/hearth /out/hearth
 
 FROM ${BASE}
 ARG PACKAGES=""

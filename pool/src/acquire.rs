@@ -491,12 +491,12 @@ impl Manager {
         let pool = &attempt.pool;
         let vm_id = attempt.vm_id()?;
         let template = pool.template();
-        let (probe, timeout) = (template.readiness.probe(), self.limits.probe_timeout);
+        let timeout = self.limits.probe_timeout;
         let (provider, name) = (Arc::clone(&pool.provider), vm_id.clone());
         let reaper = self.reaper.clone();
         let call = move || {
             provider.runtime.create_vm_with_spec(&name, &spec)?;
-            let probed = provider.runtime.probe(&name, probe, timeout);
+            let probed = template.wait_restored(&*provider.runtime, &name, timeout);
             let uid = probed.and_then(|()| {
                 let found = provider.runtime.get_vm(&name).map(|vm| vm.uid);
                 found.ok_or(VmRuntimeError::NotFound { vm_id: name.clone() })

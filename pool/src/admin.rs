@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hearth_providers::Capabilities;
+use hearth_providers::capabilities::StopKeeps;
 
 use crate::error::{Error, Kind, Result};
 use crate::ids::{PoolId, TemplateId};
@@ -138,7 +139,7 @@ impl Manager {
             let why = "this provider cannot rename: its pools have depth 0";
             return refuse("sizing.fixed.depth", why);
         }
-        if config.warm_state == WarmState::Paused && !capabilities.memory_in_snapshots {
+        if config.warm_state == WarmState::Paused && capabilities.stop_keeps != StopKeeps::Memory {
             return refuse("warm_state", "this provider cannot pause");
         }
         if config.warm_state == WarmState::Paused && hangs_when_paused(&template, &capabilities) {

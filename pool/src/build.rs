@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_providers::capabilities::RunningSnapshot;
 use hearth_providers::model::{SnapshotRef, SnapshotSource};
 use hearth_providers::readiness::{wait_ready, warm_up};
 use hearth_providers::{SnapshotId, Uid, VmId, VmRuntimeError, VmSpec};
@@ -248,6 +249,9 @@ fn capture(
     warm_up(runtime, vm_id, &template.warm_up, WARM_UP_TIMEOUT)?;
     stage("snapshot", 60);
     let snapshot_id = SnapshotId::parse(&format!("generation-{}", template.generation))?;
+    if runtime.capabilities().snapshot_running == RunningSnapshot::StopRequired {
+        runtime.stop_vm(vm_id)?;
+    }
     runtime.snapshot_vm(vm_id, &snapshot_id)?;
     let taken = reference(SnapshotSource::Name(vm_id.clone()), &snapshot_id, false);
     let view = runtime.pin_snapshot(&taken, &template.pin())?;
@@ -268,7 +272,7 @@ fn prove(
     let spec = VmSpec { restore_from, tags, ..VmSpec::default() };
     let restored = runtime
         .create_vm_with_spec(vm_id, &spec)
-        .and_then(|()| runtime.probe(vm_id, template.readiness.probe(), template.ready_timeout));
+        .and_then(|()| template.wait_restored(runtime, vm_id, template.ready_timeout));
     if let Err(error) = restored {
         let _ = runtime.unpin_snapshot(snapshot.uid, &template.pin());
         return Err(error);

@@ -4,7 +4,7 @@
 //! it has given it up; the first transition out of Leased wins (release or expiry); `deadline`
 //! is in boot time, so that a step of the wall clock expires nobody.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -187,10 +187,12 @@ pub struct Leases {
     next_fence: AtomicI64,
 }
 
-/// Leases that have ended, found by name for a while so that a second release is fine.
+/// Leases that have ended, found for a while so that a second release is fine.
 #[derive(Debug, Default)]
 struct Ended {
-    by_name: std::collections::HashMap<VmId, Arc<Lease>>,
+    /// The last one of each name.
+    by_name: HashMap<VmId, Arc<Lease>>,
+    by_uid: HashMap<Uid, Arc<Lease>>,
     oldest_first: VecDeque<(Duration, VmId, Uid)>,
 }
 
@@ -302,9 +304,13 @@ impl Leases {
         self.by_uid.get(&uid).map(|lease| Arc::clone(lease.value()))
     }
 
-    /// The last lease that had this name, if it has ended and is remembered.
-    pub fn ended_by_name(&self, vm_id: &VmId) -> Option<Arc<Lease>> {
-        self.ended.lock().by_name.get(vm_id).cloned()
+    /// The lease that had this name, that of `uid` or the last one, if it has ended and is remembered.
+    pub fn ended_by_name(&self, vm_id: &VmId, uid: Option<Uid>) -> Option<Arc<Lease>> {
+        let ended = self.ended.lock();
+        match uid {
+            None => ended.by_name.get(vm_id).cloned(),
+            Some(uid) => ended.by_uid.get(&uid).filter(|it| it.held().vm_id == *vm_id).cloned(),
+        }
     }
 
     /// A restart found that `lease` has this name.
@@ -319,12 +325,18 @@ impl Leases {
             && (ended.oldest_first.len() >= MAX_ENDED || *since + ENDED_FOR <= now)
             && let Some((_, oldest, uid)) = ended.oldest_first.pop_front()
         {
+            ended.by_uid.remove(&uid);
             if ended.by_name.get(&oldest).is_some_and(|lease| lease.uid == uid) {
                 ended.by_name.remove(&oldest);
             }
         }
         ended.oldest_first.push_back((now, vm_id.clone(), lease.uid));
-        ended.by_name.insert(vm_id.clone(), Arc::clone(lease));
+        ended.by_uid.insert(lease.uid, Arc::clone(lease));
+        // A start finds them in no order.
+        let is_last = |known: &Arc<Lease>| known.fence <= lease.fence;
+        if ended.by_name.get(vm_id).is_none_or(is_last) {
+            ended.by_name.insert(vm_id.clone(), Arc::clone(lease));
+        }
         drop(ended);
         self.drop_name(vm_id, lease.uid);
     }

@@ -317,7 +317,7 @@ impl Manager {
 
     /// Whether a lease of this name has ended, as far as that is remembered.
     pub fn has_ended(&self, vm_id: &VmId, tenant: Option<&Tenant>) -> bool {
-        let ended = self.leases.ended_by_name(vm_id);
+        let ended = self.leases.ended_by_name(vm_id, None);
         ended.is_some_and(|lease| is_seen_by(&lease, tenant))
     }
 

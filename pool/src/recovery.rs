@@ -225,6 +225,10 @@ impl Manager {
             Some(view) => {
                 lease.pool.as_ref().inspect(|pool| pool.leased_changed(1));
                 self.leases.insert(lease);
+                if !was_aborted {
+                    // Whoever asks again for its release is told that it was released.
+                    self.leases.free_name(&lease.held().vm_id, lease, now);
+                }
                 let called = self.put_aside(&lease.provider, &view, &lease.pool_vm_id);
                 drop(self.destroy(lease, called, None));
             }
@@ -333,8 +337,8 @@ impl Manager {
             return Ok(());
         }
         let (runtime, name) = (Arc::clone(&pool.provider.runtime), vm_id.clone());
-        let (probe, limit) = (pool.template().readiness.probe(), self.limits.probe_timeout);
-        let call = move || runtime.probe(&name, probe, limit);
+        let (template, limit) = (pool.template(), self.limits.probe_timeout);
+        let call = move || template.wait_restored(&*runtime, &name, limit);
         self.jobs.run(Class::Restore, "probe", limit * 2, call, drop).await
     }
 

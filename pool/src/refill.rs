@@ -132,7 +132,7 @@ impl Manager {
     ) -> Result<Uid, VmRuntimeError> {
         let spec = self.pool_spec(pool, template, true)?;
         let pauses = pool.config().warm_state == WarmState::Paused;
-        let readiness = template.readiness.clone();
+        let template = Arc::clone(template);
         let probe_timeout = self.limits.probe_timeout;
         let provider = Arc::clone(&pool.provider);
         let (name, unready) = (vm_id.clone(), self.reaper.clone());
@@ -140,7 +140,7 @@ impl Manager {
             let runtime = provider.runtime.as_ref();
             runtime.create_vm_with_spec(&name, &spec)?;
             let ready = || -> Result<Uid, VmRuntimeError> {
-                runtime.probe(&name, readiness.probe(), probe_timeout)?;
+                template.wait_restored(runtime, &name, probe_timeout)?;
                 if pauses {
                     runtime.pause_vm(&name)?;
                 }

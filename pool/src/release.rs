@@ -78,9 +78,8 @@ impl Manager {
 
     /// A name that was released is free: releasing it again is no error.
     fn was_released(&self, vm_id: &VmId, uid: Option<Uid>, tenant: Option<&Tenant>) -> Option<()> {
-        let lease = self.leases.ended_by_name(vm_id)?;
-        let is_it = uid.is_none_or(|uid| uid == lease.uid);
-        (is_it && tenant.is_none_or(|tenant| lease.tenant == *tenant)).then_some(())
+        let lease = self.leases.ended_by_name(vm_id, uid)?;
+        tenant.is_none_or(|tenant| lease.tenant == *tenant).then_some(())
     }
 
     /// Ends a lease that has not ended yet. What it answers says when the VM is gone, where the

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use hearth_providers::readiness::Readiness;
-use hearth_providers::{SnapshotId, Uid, VmSpec};
+use hearth_providers::readiness::{self, Readiness};
+use hearth_providers::{SnapshotId, Uid, VmId, VmRuntime, VmRuntimeError, VmSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -66,6 +66,21 @@ pub struct TemplateSnapshot {
 }
 
 impl Template {
+    /// Waits until a VM that was restored from it is usable; for up to `probe_timeout` where the VM goes
+    /// on, or for as long as it took to be built where it boots anew. Blocks.
+    ///
+    /// # Errors
+    /// Those of [`readiness::wait_restored`].
+    pub fn wait_restored(
+        &self,
+        runtime: &dyn VmRuntime,
+        vm_id: &VmId,
+        probe_timeout: Duration,
+    ) -> Result<(), VmRuntimeError> {
+        let (readiness, ready_timeout) = (&self.readiness, self.ready_timeout);
+        readiness::wait_restored(runtime, vm_id, readiness, probe_timeout, ready_timeout)
+    }
+
     /// A recipe that nothing has been made of yet; its VM is ready when its agent answers.
     pub fn new(id: TemplateId, provider: &str, spec: VmSpec) -> Self {
         Self {

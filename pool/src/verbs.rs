@@ -196,10 +196,11 @@ impl Manager {
         Ok(lease)
     }
 
-    /// Captures a VM that a tenant has.
+    /// Captures a VM that a tenant has; it is stopped for it where its provider cannot do without and
+    /// `allow_stop` says so, and stays stopped then.
     ///
     /// # Errors
-    /// As for [`Self::change_state`].
+    /// As for [`Self::change_state`]; `StopRequired`.
     ///
     /// # Cancel safety
     /// As for [`Self::change_state`].
@@ -209,6 +210,7 @@ impl Manager {
         uid: Option<Uid>,
         tenant: Option<&Tenant>,
         snapshot_id: SnapshotId,
+        allow_stop: bool,
     ) -> Result<SnapshotView> {
         if freeze::is_reserved(&snapshot_id) {
             let why = "snapshots of artifacts have names that begin with \"frozen-\"";
@@ -216,7 +218,10 @@ impl Manager {
         }
         let lease = self.lease_of(vm_id, uid, tenant)?;
         self.verb(&lease, move |lease, vm_id| {
-            lease.provider.runtime.snapshot_vm(vm_id, &snapshot_id)?;
+            let runtime = &*lease.provider.runtime;
+            freeze::stopped_where_it_must(runtime, vm_id, allow_stop, || {
+                runtime.snapshot_vm(vm_id, &snapshot_id)
+            })?;
             lease.provider.runtime.snapshot(&reference(lease, &snapshot_id))
         })
         .await

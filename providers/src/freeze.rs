@@ -87,15 +87,9 @@ impl Freezer {
     ) -> Result<Frozen> {
         let stands = runtime.get_vm(vm_id);
         let stands = stands.ok_or_else(|| VmRuntimeError::NotFound { vm_id: vm_id.clone() })?;
-        let must_stop = runtime.capabilities().snapshot_running == RunningSnapshot::StopRequired;
-        if must_stop && stands.status == VmStatus::Running {
-            if !allow_stop {
-                return Err(VmRuntimeError::StopRequired { vm_id: vm_id.clone() });
-            }
-            runtime.stop_vm(vm_id)?;
-        }
         let reference = reference(stands.uid, snapshot_id);
-        let frozen = runtime.snapshot_vm(vm_id, snapshot_id).and_then(|()| {
+        let frozen = stopped_where_it_must(runtime, vm_id, allow_stop, || {
+            runtime.snapshot_vm(vm_id, snapshot_id)?;
             let snapshot = runtime.pin_snapshot(&reference, &pin(artifact))?;
             runtime.preserve_vm(stands.uid, artifact)?;
             Ok(Frozen { reference: self.name_of(&snapshot), snapshot })
@@ -133,6 +127,33 @@ impl Freezer {
             _ => format!("snapshots/{}", snapshot.uid),
         }
     }
+}
+
+/// Does `capture`, with the VM stopped before where its provider cannot capture it while it runs and
+/// `allow_stop` says that it may be. It stays stopped, unless `capture` fails. Blocks.
+///
+/// # Errors
+/// `NotFound`, `StopRequired`; those of `stop_vm` and of `capture`.
+pub fn stopped_where_it_must<T>(
+    runtime: &dyn VmRuntime,
+    vm_id: &VmId,
+    allow_stop: bool,
+    capture: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let must_stop = runtime.capabilities().snapshot_running == RunningSnapshot::StopRequired
+        && runtime.status(vm_id) == Some(VmStatus::Running);
+    if !must_stop {
+        return capture();
+    }
+    if !allow_stop {
+        return Err(VmRuntimeError::StopRequired { vm_id: vm_id.clone() });
+    }
+    runtime.stop_vm(vm_id)?;
+    capture().inspect_err(|_| {
+        if let Err(error) = runtime.start_vm(vm_id) {
+            tracing::warn!(%vm_id, %error, "a VM that was stopped to be captured stays so");
+        }
+    })
 }
 
 /// Takes back what [`Freezer::freeze`] did for `artifact`, or ends what it made; what was not done

@@ -30,8 +30,9 @@ pub enum Readiness {
 }
 
 impl Readiness {
-    /// What to ask of a restored VM, which will not boot and so not write its marker again.
-    pub const fn probe(&self) -> Probe {
+    /// What to ask of a VM that goes on where its snapshot stood, and so does not write its marker
+    /// again.
+    const fn probe(&self) -> Probe {
         match self {
             Self::Running | Self::ConsoleMarker(_) => Probe::Alive,
             Self::AgentAnswers => Probe::AgentAnswers,
@@ -65,6 +66,25 @@ pub fn wait_ready(
             return Err(VmRuntimeError::Timeout { what, after: timeout });
         }
         std::thread::sleep(POLL);
+    }
+}
+
+/// Waits until a VM that was restored is usable: one that goes on where its snapshot stood is asked
+/// once, for up to `probe_timeout`; one that boots anew, because there is no memory in its snapshot, has to
+/// become ready within `ready_timeout`, like any that boots. Blocks.
+///
+/// # Errors
+/// As for [`wait_ready`].
+pub fn wait_restored(
+    provider: &dyn VmRuntime,
+    vm_id: &VmId,
+    readiness: &Readiness,
+    probe_timeout: Duration,
+    ready_timeout: Duration,
+) -> Result<()> {
+    match provider.capabilities().memory_in_snapshots {
+        true => provider.probe(vm_id, readiness.probe(), probe_timeout),
+        false => wait_ready(provider, vm_id, readiness, ready_timeout),
     }
 }
 

@@ -14,6 +14,13 @@ use hearth_providers::VmSpec;
 use hearth_providers::model::{SnapshotRef, SnapshotSource};
 use hearth_providers::readiness::Readiness;
 
+#[cfg(any(
+    feature = "qemu",
+    feature = "firecracker",
+    feature = "docker",
+    feature = "apple-container",
+    feature = "smolvm"
+))]
 use crate::config::DefaultGuest;
 #[cfg(feature = "qemu")]
 use crate::config::dirs;

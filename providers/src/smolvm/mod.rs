@@ -3,7 +3,7 @@
 //! | verb | how |
 //! |---|---|
 //! | create | `machine create --name N --image REF --cpus C --mem M` |
-//! | start, stop | `machine start`, `machine stop`: a power-off that keeps the disk |
+//! | start, stop | `machine start`, `machine stop`: a power-off that keeps the disk, but for `/tmp` and `/var/tmp` |
 //! | snapshot | of a stopped one: `pack create --from-vm N`, disk only |
 //! | restore | `machine create --name N --from PACK`, and start where it is to run |
 //! | destroy | `machine delete --name N -f`, until it is in the list no longer |
@@ -57,6 +57,11 @@ pub const CAPABILITIES: Capabilities = Capabilities {
 const PACK: &str = "machine.smolmachine";
 /// What the tool is told to write; the pack gets its ending from the tool.
 const STUB: &str = "machine";
+/// What empties the directories for temporary files, hidden ones too.
+const EMPTY_TEMPORARY: &str =
+    "cd /tmp && rm -rf ..?* .[!.]* *; cd /var/tmp && rm -rf ..?* .[!.]* *";
+/// How long that may take; a machine that hangs is stopped all the same.
+const EMPTYING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many lines of output a failure looks at.
 const LAST_LINES: &str = "40";
 
@@ -115,6 +120,19 @@ impl Smolvm {
 
     fn ask(&self, what: &str, request: &Request<'_>) -> Result<Vec<u8>> {
         self.runner.ask(what, request)
+    }
+
+    /// Empties the directories for temporary files of a machine that is to be stopped: they end with
+    /// its power, as if they were in memory, and so are in no pack. A machine without a shell keeps
+    /// them.
+    fn empty_temporary(&self, name: &str, cut: &AtomicBool) {
+        let arguments =
+            ["machine", "exec", "--name", name, "--user", "0:0", "--", "sh", "-c", EMPTY_TEMPORARY];
+        let timeout = self.config.command_timeout.min(EMPTYING_TIMEOUT);
+        let request = Request::new(arguments, timeout);
+        if let Err(error) = self.ask("empty a machine's /tmp", &request.until(cut)) {
+            tracing::debug!(name, %error, "a machine is stopped with what is in its /tmp");
+        }
     }
 
     fn make(&self, making: Making<'_>, from: [OsString; 2]) -> Result<()> {
@@ -177,6 +195,7 @@ impl Tool for Smolvm {
     }
 
     fn stop(&self, name: &str, cut: &AtomicBool) -> Result<()> {
+        self.empty_temporary(name, cut);
         let request =
             Request::new(["machine", "stop", "--name", name], self.config.command_timeout);
         self.ask("stop a machine", &request.until(cut)).map(drop)

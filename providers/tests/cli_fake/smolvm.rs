@@ -30,6 +30,7 @@ pub(super) fn run(store: &Store, words: &[String]) -> Said {
         ["machine", "create", rest @ ..] => create(store, &owned(rest)),
         ["machine", "start", rest @ ..] => start(store, &owned(rest)),
         ["machine", "stop", rest @ ..] => stop(store, &owned(rest)),
+        ["machine", "exec", rest @ ..] => exec(store, &owned(rest)),
         ["machine", "delete", rest @ ..] => delete(store, &owned(rest), settings.cancels_removals),
         ["machine", "ls", "--json"] => Ok(list(store)),
         ["machine", "logs", rest @ ..] => logs(store, &owned(rest)),
@@ -116,6 +117,21 @@ fn stop(store: &Store, words: &[String]) -> Said {
     machine.state = "stopped".to_owned();
     store.put(&machine);
     Ok(format!("Stopped machine: {name}\n"))
+}
+
+/// It has no guest: what it is told to do is looked for in the words.
+fn exec(store: &Store, words: &[String]) -> Said {
+    let arguments = Arguments::parse(words, &["--name", "--user"], &[], false)?;
+    let (name, mut machine) = named(store, &arguments)?;
+    if machine.state != "running" {
+        return Err(format!("machine '{name}' is not running"));
+    }
+    let script = arguments.rest.last().map(String::as_str).unwrap_or_default();
+    if script.contains("cd /tmp && rm -rf") {
+        machine.temporary.clear();
+        store.put(&machine);
+    }
+    Ok(String::new())
 }
 
 fn delete(store: &Store, words: &[String], cancels: bool) -> Said {

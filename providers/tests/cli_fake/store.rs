@@ -60,6 +60,9 @@ pub(crate) struct Machine {
     pub(crate) looks: u32,
     /// What is on its disk.
     pub(crate) disk: String,
+    /// What is in its /tmp, which lies there, too.
+    #[serde(default)]
+    pub(crate) temporary: String,
     /// What its command wrote.
     pub(crate) output: String,
 }

@@ -34,6 +34,7 @@ fn a_snapshot_keeps_disk_processors_and_memory() {
     let rig = Rig::new();
     let uid = rig.run("vm");
     rig.change(uid, |machine| machine.disk = "a note".to_owned());
+    rig.change(uid, |machine| machine.temporary = "left over".to_owned());
     let refused = rig.provider().snapshot_vm(&id("vm"), &snapshot_id("snap")).unwrap_err();
     assert_eq!(refused.kind(), "stop_required");
     rig.provider().stop_vm(&id("vm")).unwrap();
@@ -41,7 +42,7 @@ fn a_snapshot_keeps_disk_processors_and_memory() {
     rig.change(uid, |machine| machine.disk = "a later note".to_owned());
     rig.provider().create_vm_with_spec(&id("clone"), &restored(uid, true)).unwrap();
     let clone = rig.machine(rig.provider().get_vm(&id("clone")).unwrap().uid).unwrap();
-    assert_eq!(clone.disk, "a note");
+    assert_eq!((clone.disk.as_str(), clone.temporary.as_str()), ("a note", ""));
     assert_eq!((clone.vcpu_count, clone.mem_size_mib), (2, 256));
     assert_eq!(clone.state, "running");
     let snapshot = rig.provider().all_snapshots().remove(0);

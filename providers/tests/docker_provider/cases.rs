@@ -126,16 +126,19 @@ fn a_stop_is_a_pause(host: &EngineHost) {
 fn a_file_is_in_the_restore(host: &EngineHost) {
     let rig = Rig::new(host);
     let uid = rig.run("vm");
-    rig.exec(uid, "echo kept > /tmp/note");
+    rig.exec(uid, "echo kept > /etc/note; echo > /tmp/left; echo > /var/tmp/out");
     rig.provider().snapshot_vm(&id("vm"), &snapshot_id("snap")).unwrap();
     assert_eq!(rig.status("vm"), Some(VmStatus::Running));
     assert_eq!(rig.inspect(uid).unwrap().state.unwrap().paused, Some(false), "it goes on");
     rig.provider().create_vm_with_spec(&id("one"), &restored(uid, true)).unwrap();
-    assert_eq!(rig.exec(rig.uid("one"), "cat /tmp/note"), "kept\n");
+    assert_eq!(
+        rig.exec(rig.uid("one"), "cat /etc/note; ls /tmp /var/tmp"),
+        "kept\n/tmp:\n\n/var/tmp:\n"
+    );
     rig.provider().create_vm_with_spec(&id("two"), &restored(uid, false)).unwrap();
     assert_eq!(rig.status("two"), Some(VmStatus::Stopped));
     rig.provider().start_vm(&id("two")).unwrap();
-    assert_eq!(rig.exec(rig.uid("two"), "cat /tmp/note"), "kept\n");
+    assert_eq!(rig.exec(rig.uid("two"), "cat /etc/note"), "kept\n");
     rig.destroy_all();
     rig.assert_nothing_left();
 }
@@ -143,15 +146,15 @@ fn a_file_is_in_the_restore(host: &EngineHost) {
 fn a_snapshot_holds_the_disk_of_one_moment(host: &EngineHost) {
     let rig = Rig::new(host);
     let uid = rig.run("vm");
-    rig.exec(uid, "echo before > /tmp/note; head -c 3000000 /dev/zero > /tmp/zeros");
+    rig.exec(uid, "echo before > /etc/note; head -c 3000000 /dev/zero > /etc/zeros");
     rig.provider().snapshot_vm(&id("vm"), &snapshot_id("snap")).unwrap();
-    rig.exec(uid, "echo after > /tmp/note");
+    rig.exec(uid, "echo after > /etc/note");
     let from = restored(uid, true);
     rig.provider().create_vm_with_spec(&id("one"), &from).unwrap();
-    rig.exec(rig.uid("one"), "echo one > /tmp/note");
+    rig.exec(rig.uid("one"), "echo one > /etc/note");
     rig.provider().create_vm_with_spec(&id("two"), &from).unwrap();
-    assert_eq!(rig.exec(rig.uid("two"), "cat /tmp/note"), "before\n");
-    assert_eq!(rig.exec(uid, "cat /tmp/note"), "after\n");
+    assert_eq!(rig.exec(rig.uid("two"), "cat /etc/note"), "before\n");
+    assert_eq!(rig.exec(uid, "cat /etc/note"), "after\n");
     let view = rig.provider().snapshot(&from.restore_from.unwrap()).unwrap();
     assert!(!view.has_memory);
     assert!((3_000_000..20_000_000).contains(&view.size_bytes), "{} bytes", view.size_bytes);
@@ -300,7 +303,7 @@ fn nothing_is_left_of_clones_of_clones(host: &EngineHost) {
     let rig = Rig::new(host);
     let mut uid = rig.run("vm0");
     for generation in 1..4 {
-        rig.exec(uid, &format!("echo {generation} >> /tmp/generations"));
+        rig.exec(uid, &format!("echo {generation} >> /etc/generations"));
         let (before, next) = (format!("vm{}", generation - 1), format!("vm{generation}"));
         rig.provider().snapshot_vm(&id(&before), &snapshot_id("snap")).unwrap();
         rig.provider().create_vm_with_spec(&id(&next), &restored(uid, true)).unwrap();
@@ -308,7 +311,7 @@ fn nothing_is_left_of_clones_of_clones(host: &EngineHost) {
         rig.provider().destroy_vm(&id(&before)).unwrap();
         uid = rig.uid(&next);
     }
-    assert_eq!(rig.exec(uid, "cat /tmp/generations"), "1\n2\n3\n");
+    assert_eq!(rig.exec(uid, "cat /etc/generations"), "1\n2\n3\n");
     rig.destroy_all();
     rig.assert_nothing_left();
 }

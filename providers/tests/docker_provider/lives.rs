@@ -151,7 +151,7 @@ fn a_full_disk_harms_nobody_else(host: &EngineHost) {
     let host = EngineHost::start_in(host.kind, dir).unwrap();
     let rig = Rig::new(&host);
     let (uid, other) = (rig.run("vm"), rig.run("other"));
-    rig.exec(uid, "head -c 28000000 /dev/urandom > /tmp/much");
+    rig.exec(uid, "head -c 28000000 /dev/urandom > /etc/much");
     let captured = rig.provider().snapshot_vm(&id("vm"), &snapshot_id("snap"));
     assert_eq!(captured.unwrap_err().kind(), "exhausted");
     assert!(rig.provider().all_snapshots().is_empty());
@@ -161,7 +161,7 @@ fn a_full_disk_harms_nobody_else(host: &EngineHost) {
         assert_eq!(rig.exec(uid, "echo on"), "on\n", "{name} goes on");
     }
     // Room again: the same snapshot, by the same name.
-    rig.exec(uid, "echo > /tmp/much");
+    rig.exec(uid, "echo > /etc/much");
     rig.provider().snapshot_vm(&id("vm"), &snapshot_id("snap")).unwrap();
     rig.destroy_all();
     rig.assert_nothing_left();

@@ -4,10 +4,20 @@
 //! lost or missed. Where the server finds out something by itself, the same code is asked here.
 
 mod checks;
+#[cfg(all(feature = "docker", target_os = "linux"))]
+mod docker;
 #[cfg(all(feature = "firecracker", target_os = "linux"))]
 mod elf;
+#[cfg(any(
+    feature = "apple-container",
+    feature = "smolvm",
+    all(any(feature = "docker", feature = "firecracker"), target_os = "linux")
+))]
+mod facts;
 #[cfg(all(feature = "firecracker", target_os = "linux"))]
 mod firecracker;
+#[cfg(any(feature = "apple-container", feature = "smolvm"))]
+mod tools;
 
 use std::path::{Path, PathBuf};
 
@@ -24,9 +34,13 @@ pub(crate) struct Doctor {
     /// The kind of provider that is to run.
     #[arg(long, value_enum, default_value_t = Provider::Qemu, value_name = "KIND")]
     provider: Provider,
-    /// The program that runs VMs, of qemu and firecracker; the one in PATH when not given.
+    /// The program that runs VMs, of all kinds but docker and memory; the one in PATH when not
+    /// given.
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
+    /// The container engine's socket, of docker; the provider's default when not given.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// The jailer that VMs of firecracker are to run in; with it, what jailing needs must be
     /// there.
     #[arg(long, value_name = "PATH")]
@@ -48,6 +62,14 @@ enum Provider {
     Qemu,
     /// Real VMs, by Firecracker; needs KVM.
     Firecracker,
+    /// Containers, by the Docker Engine or podman.
+    Docker,
+    /// Containers in VMs, by Apple's container tool; needs macOS.
+    #[value(alias = "macos-container")]
+    AppleContainer,
+    /// Real VMs, by smolvm; needs hardware virtualisation.
+    #[value(alias = "smolmachines")]
+    Smolvm,
     /// VMs in name only; needs nothing.
     Memory,
 }
@@ -101,7 +123,12 @@ impl Doctor {
     /// [`Error::Failed`] when a check failed; [`Error::Usage`] for a flag of another kind.
     pub(crate) fn run(self, format: Format) -> Result<()> {
         let strays = [
-            (self.binary.is_some() && self.provider == Provider::Memory, "--binary"),
+            (
+                self.binary.is_some()
+                    && matches!(self.provider, Provider::Memory | Provider::Docker),
+                "--binary",
+            ),
+            (self.socket.is_some() && self.provider != Provider::Docker, "--socket"),
             (self.jailer.is_some() && self.provider != Provider::Firecracker, "--jailer"),
         ];
         if let Some((_, flag)) = strays.iter().find(|(is_stray, _)| *is_stray) {
@@ -115,6 +142,9 @@ impl Doctor {
                 found
             }
             Provider::Firecracker => look_at_firecracker(binary, self.jailer.as_deref()),
+            Provider::Docker => look_at_docker(self.socket.as_deref()),
+            Provider::AppleContainer => look_at_apple_container(binary),
+            Provider::Smolvm => look_at_smolvm(binary),
             Provider::Memory => Vec::new(),
         };
         match self.state.or_else(dirs::default_state) {
@@ -143,7 +173,11 @@ impl Doctor {
         match worst {
             Outcome::Ok | Outcome::Warn => Ok(()),
             Outcome::Fail => Err(Error::Failed(match self.provider {
-                Provider::Qemu | Provider::Firecracker => {
+                Provider::Qemu
+                | Provider::Firecracker
+                | Provider::Docker
+                | Provider::AppleContainer
+                | Provider::Smolvm => {
                     "this machine cannot run it as it is; without VMs of its own: \
                      hearth serve --provider memory"
                         .to_owned()
@@ -163,6 +197,41 @@ fn look_at_firecracker(binary: Option<&Path>, jailer: Option<&Path>) -> Vec<Chec
 fn look_at_firecracker(_: Option<&Path>, _: Option<&Path>) -> Vec<Check> {
     let message = "this build of hearth has no firecracker";
     vec![Check::fail("firecracker", message, "build it on Linux, with it")]
+}
+
+#[cfg(all(feature = "docker", target_os = "linux"))]
+fn look_at_docker(socket: Option<&Path>) -> Vec<Check> {
+    docker::docker(socket)
+}
+
+#[cfg(not(all(feature = "docker", target_os = "linux")))]
+fn look_at_docker(_: Option<&Path>) -> Vec<Check> {
+    let message = "this build of hearth has no docker";
+    vec![Check::fail("engine", message, "build it on Linux, with it")]
+}
+
+#[cfg(feature = "apple-container")]
+fn look_at_apple_container(binary: Option<&Path>) -> Vec<Check> {
+    tools::apple_container(binary)
+}
+
+#[cfg(not(feature = "apple-container"))]
+fn look_at_apple_container(_: Option<&Path>) -> Vec<Check> {
+    vec![Check::fail(
+        "container",
+        "this build of hearth has no apple-container",
+        "build it with it",
+    )]
+}
+
+#[cfg(feature = "smolvm")]
+fn look_at_smolvm(binary: Option<&Path>) -> Vec<Check> {
+    tools::smolvm(binary)
+}
+
+#[cfg(not(feature = "smolvm"))]
+fn look_at_smolvm(_: Option<&Path>) -> Vec<Check> {
+    vec![Check::fail("smolvm", "this build of hearth has no smolvm", "build it with it")]
 }
 
 fn text(checks: &[Check]) -> String {

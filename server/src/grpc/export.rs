@@ -88,8 +88,9 @@ impl Pieces {
         let media_type = if is_first { MEDIA_TYPE } else { "" }.to_owned();
         let message =
             v1::ExportArtifactResponse { data: data.into(), offset, total_bytes: 0, media_type };
-        let sent = tokio::time::timeout(PATIENCE, self.messages.send(Ok(message)));
-        match self.runtime.block_on(sent) {
+        let messages = &self.messages;
+        let send = async { tokio::time::timeout(PATIENCE, messages.send(Ok(message))).await };
+        match self.runtime.block_on(send) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),

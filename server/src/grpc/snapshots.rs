@@ -36,11 +36,8 @@ impl Services {
             Type::Diff => return Err(Error::Unimplemented { what: "TYPE_DIFF" }.into()),
             Type::Disk => return Err(Error::Unimplemented { what: "TYPE_DISK" }.into()),
         }
-        if request.allow_stop {
-            return Err(Error::Unimplemented { what: "allow_stop" }.into());
-        }
-        let tenant = call.caller.scope();
-        let view = self.manager.snapshot_vm(&vm_id, uid, tenant, snapshot_id).await?;
+        let (tenant, allow_stop) = (call.caller.scope(), request.allow_stop);
+        let view = self.manager.snapshot_vm(&vm_id, uid, tenant, snapshot_id, allow_stop).await?;
         Ok(convert::vm::snapshot(&view, vm_id.as_str()))
     }
 

@@ -9,6 +9,11 @@ use hearth_proto::v1::acquire_vm_response::Source;
 use hearth_proto::v1::vm::State;
 use hearth_proto::v1::{SnapshotVmRequest, Vm};
 
+use crate::frozen::{
+    a_frozen_jailed_vm_goes_on_and_is_resumed_with_its_memory,
+    a_frozen_vm_goes_on_and_is_resumed_with_its_memory, an_artifact_lives_through_a_kill_of_hearth,
+    an_artifact_without_its_memory_begins_anew_from_the_template,
+};
 use crate::hearth::{Answer, Outcome, kill, request};
 use crate::rig::{Rig, ask, pings, settle};
 
@@ -36,6 +41,10 @@ cases! {
     false each_vm_has_a_disk_of_its_own,
     false a_start_without_a_kernel_says_what_to_set,
     false the_doctor_looks_at_the_programs_that_it_is_given,
+    false a_frozen_vm_goes_on_and_is_resumed_with_its_memory,
+    true a_frozen_jailed_vm_goes_on_and_is_resumed_with_its_memory,
+    false an_artifact_lives_through_a_kill_of_hearth,
+    false an_artifact_without_its_memory_begins_anew_from_the_template,
 }
 
 async fn a_warm_handoff_touches_neither_firecracker_nor_the_guest() -> Outcome {

@@ -4,6 +4,7 @@
 mod cases;
 #[path = "../../../providers/tests/firecracker_fake/mod.rs"]
 mod firecracker_fake;
+mod frozen;
 #[path = "../processes/hearth.rs"]
 #[allow(dead_code, reason = "each test binary uses the part that it needs")]
 mod hearth;

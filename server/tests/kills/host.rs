@@ -7,20 +7,29 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hearth_proto::HearthClient;
+use hearth_proto::{HearthClient, v1};
 use hearth_server::config::{Config, ProviderConfig, ProviderKind};
 use hearth_server::serve::Hearth as Server;
 use hearth_server::telemetry::Levels;
+
+use tonic::Status;
 
 use crate::Answer;
 
 /// The first argument of a process that is to be hearth.
 const AS_HEARTH: &str = "--hearth";
-/// What the threads of its runtime are called: the worker's comes first, that for blocking calls next.
+/// What the threads of its runtime are called, by their numbers.
 const THREAD: &str = "hearth-";
-const BLOCKING: &str = "hearth-1";
+/// The one that answers calls, and hands VMs over.
+pub(crate) const WORKER: &str = "hearth-0";
+/// The one that makes the blocking calls.
+pub(crate) const BLOCKING: &str = "hearth-1";
+/// How many VMs its pool keeps warm.
+pub(crate) const DEPTH: usize = 1;
 /// How long anything may take before the case fails. Never a claim of speed.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a process that was killed may be seen to live.
+const DYING: Duration = Duration::from_secs(10);
 
 /// Becomes hearth, and does not return, when this process was started for that.
 pub(crate) fn run_if_asked() {
@@ -55,7 +64,7 @@ fn config(dir: &Path) -> Config {
         runtime: Some(dir.join("run")),
         ..Config::default()
     };
-    config.default_pool.depth = 0;
+    config.default_pool.depth = DEPTH;
     let memory = ProviderConfig { durable: Some(true), ..ProviderConfig::of(ProviderKind::Memory) };
     config.providers.insert("memory".to_owned(), memory);
     config
@@ -77,7 +86,7 @@ impl Host {
         Ok(Self { dir: tempfile::tempdir()? })
     }
 
-    /// Starts hearth and waits until its recovery is over.
+    /// Starts hearth and waits until its recovery is over and its pool is full.
     pub(crate) async fn start(&self) -> Answer<Hearth> {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log"))?;
         let mut child = Command::new(std::env::current_exe()?)
@@ -95,11 +104,24 @@ impl Host {
             format!("hearth does not start again: {log}")
         })?;
         let client = HearthClient::connect(address).await?;
-        Ok(Hearth { child, client })
+        let hearth = Hearth { child, client };
+        Hearth::until("the pool is full", async || {
+            let name = "pools/default".to_owned();
+            let pool = hearth.client.pools.clone().get_pool(v1::GetPoolRequest { name }).await;
+            let status = pool.ok().and_then(|pool| pool.into_inner().status);
+            status.is_some_and(|it| usize::try_from(it.warm).is_ok_and(|warm| warm == DEPTH))
+        })
+        .await?;
+        Ok(hearth)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// How many instances are on disk, whole or not.
+    pub(crate) fn instances(&self) -> usize {
+        std::fs::read_dir(self.path("state/instances")).map_or(0, Iterator::count)
     }
 
     /// How many snapshots are on disk, whole or not.
@@ -119,26 +141,32 @@ impl Host {
 }
 
 impl Hearth {
-    /// The thread that makes its blocking calls.
-    pub(crate) fn blocking_thread(&self) -> Answer<u32> {
+    /// The thread of this name.
+    pub(crate) fn thread(&self, name: &str) -> Answer<u32> {
         for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let path = task?.path();
-            if std::fs::read_to_string(path.join("comm"))?.trim() == BLOCKING {
-                let name = path.file_name().and_then(|name| name.to_str());
-                return Ok(name.ok_or("a thread without a number")?.parse()?);
+            if std::fs::read_to_string(path.join("comm"))?.trim() == name {
+                let tid = path.file_name().and_then(|tid| tid.to_str());
+                return Ok(tid.ok_or("a thread without a number")?.parse()?);
             }
         }
-        Err("it has no thread for blocking calls".into())
+        Err(format!("it has no thread {name}").into())
     }
 
-    /// It has ended.
-    pub(crate) fn is_gone(&mut self) -> Answer<bool> {
-        Ok(self.child.try_wait()?.is_some())
+    pub(crate) async fn get(&self, vm_id: &str) -> Result<v1::Vm, Status> {
+        let request = v1::GetVmRequest { name: format!("vms/{vm_id}") };
+        self.client.vms.clone().get_vm(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Every VM that lives, warm ones too.
+    pub(crate) async fn vms(&self) -> Result<Vec<v1::Vm>, Status> {
+        let request = v1::ListVmsRequest { page_size: 1000, ..Default::default() };
+        Ok(self.client.vms.clone().list_vms(request).await?.into_inner().vms)
     }
 
     /// Waits, bounded, for its end by a signal.
     pub(crate) async fn killed(&mut self) -> Answer<()> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + DYING;
         loop {
             match self.child.try_wait()? {
                 Some(status) if status.signal() == Some(9) => return Ok(()),

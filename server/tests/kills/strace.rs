@@ -7,6 +7,9 @@ use std::process::{Child, Command, Stdio};
 
 use crate::Answer;
 
+/// What a thread does between two pieces of work.
+const WAITING: [&str; 5] = ["futex", "restart_syscall", "epoll_wait", "sched_yield", "recvfrom"];
+
 /// Why there can be no strace here, if so.
 pub(crate) fn missing() -> Option<String> {
     let found = Command::new("strace").arg("--version").output();
@@ -18,16 +21,17 @@ pub(crate) fn missing() -> Option<String> {
     (!is_allowed).then(|| "this host forbids tracing".to_owned())
 }
 
-/// One system call of a run: the `nth` of that name, counted from 1.
-#[derive(Clone, Debug)]
+/// One system call of a run: the `nth` of that name by that thread, counted from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Site {
+    pub(crate) thread: &'static str,
     pub(crate) name: String,
     pub(crate) nth: u32,
 }
 
 impl std::fmt::Display for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.name, self.nth)
+        write!(f, "{} {} of {}", self.name, self.nth, self.thread)
     }
 }
 
@@ -43,7 +47,7 @@ impl Strace {
     pub(crate) fn attach(tid: u32, kill_at: Option<&Site>, log: &Path) -> Answer<Self> {
         let mut command = Command::new("strace");
         command.args(["-p", &tid.to_string(), "-o"]).arg(log);
-        if let Some(Site { name, nth }) = kill_at {
+        if let Some(Site { name, nth, .. }) = kill_at {
             // strace counts the calls of each name by themselves.
             command.arg(format!("--inject={name}:signal=KILL:when={nth}"));
         }
@@ -58,22 +62,28 @@ impl Strace {
         }
     }
 
-    /// Detaches, and answers the system calls that were entered since it was attached, but for those
+    /// Detaches, and answers the system calls that `thread` entered since it was attached, but for those
     /// by which a thread waits for work or lets another go on.
-    pub(crate) fn detach(mut self) -> Answer<Vec<Site>> {
+    pub(crate) fn detach(mut self, thread: &'static str) -> Answer<Vec<Site>> {
         self.end()?;
         let text = std::fs::read_to_string(&self.log)?;
         let mut counts = HashMap::new();
         let names = text.lines().filter_map(|line| line.split_once('(').map(|(name, _)| name));
-        let is_work = |name: &&str| !["futex", "restart_syscall"].contains(name);
+        let is_work = |name: &&str| !WAITING.contains(name);
         // What is no name says how a call went on, or a signal.
         let names = names.filter(|name| name.chars().all(|c| c.is_alphanumeric() || c == '_'));
         let site = |name: &str| {
             let nth = counts.entry(name.to_owned()).or_insert(0);
             *nth += 1;
-            Site { name: name.to_owned(), nth: *nth }
+            Site { thread, name: name.to_owned(), nth: *nth }
         };
         Ok(names.filter(is_work).map(site).collect())
+    }
+
+    /// Detaches, and answers whether the process was killed.
+    pub(crate) fn has_killed(mut self) -> Answer<bool> {
+        self.end()?;
+        Ok(std::fs::read_to_string(&self.log)?.contains("+++ killed by SIGKILL +++"))
     }
 
     fn end(&mut self) -> Answer<()> {

@@ -158,7 +158,7 @@ pub(super) fn process() -> Check {
         1 => Check::warn(
             "process",
             "this is process 1: when hearth ends here, the kernel ends its VMs with it",
-            "in a container share the host's PID namespace (--pid host), or expect that",
+            "run hearth on the host, or expect that: with a container its engine ends all that is in it",
         ),
         pid => Check::ok("process", format!("not process 1 (it is {pid}): VMs outlive hearth")),
     }

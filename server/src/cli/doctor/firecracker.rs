@@ -12,6 +12,7 @@ use hearth_providers::env::SystemEnv;
 use hearth_providers::firecracker::{FirecrackerBackend, FirecrackerConfig, JailerConfig, kvm};
 
 use super::elf::{Linkage, linkage};
+use super::facts::{Facts, said};
 use super::{Check, checks};
 
 /// The newest version that hearth was tested with.
@@ -56,22 +57,6 @@ pub(super) fn firecracker(binary: Option<&Path>, jailer: Option<&Path>) -> Vec<C
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     found.push(hierarchy(&mounts, |file| fs::read_to_string(file).ok()));
     found
-}
-
-/// What a backend says of itself.
-struct Facts(Vec<(&'static str, String)>);
-
-impl Facts {
-    fn get(&self, name: &str) -> &str {
-        let found = self.0.iter().find(|(key, _)| *key == name);
-        found.map(|(_, value)| value.as_str()).unwrap_or_default()
-    }
-}
-
-/// An error with its causes.
-fn said(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn version(version: &str, binary: &str) -> Check {

@@ -1,0 +1,195 @@
+//! Ends of hearth by `kill -9` around a freeze: there is a whole artifact or none, and the VM goes
+//! on.
+//!
+//! A freeze commits, writes down which image it got and that there is a snapshot, pins that, marks
+//! the VM's directory, and journals the artifact. hearth is held between two of these: at the
+//! commit by a socket between it and the engine, later by a pipe that nobody reads where it writes
+//! a file, and at the journal by a deletion that has the turn and hangs.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use bollard::models::ContainerStateStatusEnum as Stands;
+use hearth_proto::v1::{DeleteArtifactRequest, GetArtifactRequest, Vm};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::containers::{name, pause, stands};
+use crate::docker_engine::EngineHost;
+use crate::hearth::Hearth;
+use crate::proxy::{At, Proxy};
+use crate::site::{Case, DOCKER, Site, assert_runs, wait_until};
+
+pub(crate) const ALL: &[Case] = &[
+    ("a_freeze_cut_short_leaves_all_or_nothing", a_freeze_cut_short, DOCKER),
+    ("a_commit_that_outlives_hearth_leaves_no_image", a_commit_that_outlives_hearth, DOCKER),
+    ("a_restart_during_a_commit_finds_the_vm_running", a_restart_during_a_commit, DOCKER),
+];
+
+/// What was done when hearth was killed, and nothing after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    Nothing,
+    Committed,
+    ImageWritten,
+    SnapshotWritten,
+    Pinned,
+    Preserved,
+    Journaled,
+}
+
+const STEPS: [Done; 7] = [
+    Done::Nothing,
+    Done::Committed,
+    Done::ImageWritten,
+    Done::SnapshotWritten,
+    Done::Pinned,
+    Done::Preserved,
+    Done::Journaled,
+];
+
+fn a_freeze_cut_short(engine: &EngineHost) {
+    let proxy = Proxy::new(&engine.socket());
+    let site = Site::with(engine, 0, &proxy.socket(), "");
+    let mut hearth = site.start();
+    let (vm, other) = (hearth.acquire("mine"), hearth.acquire("other"));
+    site.exec(&vm, "echo kept > /etc/note");
+    let (template, process) = (site.images(), stands(engine, &name(&vm.uid)));
+    for done in STEPS {
+        println!("killed when done was: {done:?}");
+        cut_short(&site, &proxy, hearth, (&vm, &other), done);
+        hearth = site.start();
+        let expected: &[&str] = if done == Done::Journaled { &["artifacts/cut"] } else { &[] };
+        let artifacts: Vec<_> = hearth.artifacts().into_iter().map(|it| it.name).collect();
+        assert_eq!(artifacts, expected, "{done:?}");
+        assert_runs(&site, &hearth.get(&vm.name).unwrap());
+        assert_eq!(stands(engine, &name(&vm.uid)), process, "{done:?}: it went on");
+        if done == Done::Journaled {
+            let resumed = hearth.resume("artifacts/cut").unwrap();
+            assert_eq!(site.exec(&resumed, "cat /etc/note"), "kept\n");
+            hearth.release(&resumed);
+            hearth.delete_when_unused("cut");
+        }
+        wait_until(&format!("{done:?}: no image is left"), || site.images() == template);
+        wait_until(&format!("{done:?}: no files are left"), || site.snapshots().len() == 1);
+        let mark = std::fs::read_to_string(mark_of(&site, &vm)).unwrap_or_default();
+        assert!(!mark.contains("cut"), "{done:?}: {mark}");
+    }
+    assert_eq!(site.exec(&vm, "cat /etc/note"), "kept\n");
+    hearth.release(&vm);
+    hearth.release(&other);
+    site.assert_nothing_left(&hearth);
+}
+
+/// Freezes `vm` and kills hearth at that step.
+fn cut_short(site: &Site<'_>, proxy: &Proxy, hearth: Hearth, (vm, other): (&Vm, &Vm), done: Done) {
+    if done == Done::Preserved {
+        hearth.freeze(&other.name, "other").unwrap();
+    }
+    let before = site.snapshots();
+    proxy.hold(if done == Done::Nothing { At::Request } else { At::Answer });
+    let operation = hearth.begin_freeze(&vm.name, "cut").unwrap();
+    proxy.wait_held();
+    let new: BTreeSet<PathBuf> = site.snapshots().difference(&before).cloned().collect();
+    let snapshot = new.first().expect("the snapshot's directory is made first");
+    let record = || std::fs::read_to_string(snapshot.join("snapshot.json")).unwrap_or_default();
+    let blocked = match done {
+        Done::Nothing => None,
+        Done::Committed => Some(snapshot.join("image.new")),
+        Done::ImageWritten => Some(snapshot.join("snapshot.new")),
+        Done::SnapshotWritten | Done::Pinned => Some(site.instance(&vm.uid).join("preserved.new")),
+        Done::Preserved => Some(site.instance(&other.uid).join("preserved.new")),
+        Done::Journaled => None,
+    };
+    blocked.iter().for_each(|path| make_pipe(path));
+    if done == Done::Preserved {
+        // It has the turn until it has written the mark.
+        let mut artifacts = hearth.client.artifacts.clone();
+        let delete =
+            DeleteArtifactRequest { name: "artifacts/other".to_owned(), ..Default::default() };
+        hearth.runtime.spawn(async move { artifacts.delete_artifact(delete).await });
+        let get = GetArtifactRequest { name: "artifacts/other".to_owned() };
+        wait_until("the deletion has the turn", || {
+            hearth.call(hearth.client.artifacts.clone().get_artifact(get.clone())).is_err()
+        });
+    }
+    let asked = proxy.asked("/images/");
+    if done != Done::Nothing {
+        proxy.go_on();
+    }
+    wait_until(&format!("{done:?}"), || match done {
+        Done::Nothing => true,
+        Done::Committed => proxy.asked("/images/") > asked,
+        Done::ImageWritten => snapshot.join("image.json").exists(),
+        Done::SnapshotWritten | Done::Pinned => record().contains("artifact:cut"),
+        Done::Preserved => {
+            std::fs::read_to_string(mark_of(site, vm)).is_ok_and(|mark| mark.contains("cut"))
+        }
+        Done::Journaled => {
+            let wait = hearth.client.wait_operation(&operation, crate::docker_engine::LONG);
+            hearth.runtime.block_on(wait).unwrap().done
+        }
+    });
+    hearth.kill();
+    proxy.lose();
+    blocked.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    if done == Done::SnapshotWritten {
+        // The record is written twice: without the pin first.
+        let mut record: serde_json::Value = serde_json::from_str(&record()).unwrap();
+        record["pins"] = serde_json::json!([]);
+        std::fs::write(snapshot.join("snapshot.json"), record.to_string()).unwrap();
+    }
+}
+
+fn mark_of(site: &Site<'_>, vm: &Vm) -> PathBuf {
+    site.instance(&vm.uid).join("preserved.json")
+}
+
+/// Whoever opens it to write waits for one who reads.
+fn make_pipe(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
+/// The engine goes on with what nobody waits for any longer, and is done after the next start.
+fn a_commit_that_outlives_hearth(engine: &EngineHost) {
+    let proxy = Proxy::new(&engine.socket());
+    let site = Site::with(engine, 0, &proxy.socket(), "");
+    let hearth = site.start();
+    let vm = hearth.acquire("mine");
+    let template = site.images();
+    proxy.hold(At::Request);
+    hearth.begin_freeze(&vm.name, "late").unwrap();
+    proxy.wait_held();
+    hearth.kill();
+    let hearth = site.start();
+    assert_eq!(site.images(), template);
+    proxy.go_on();
+    proxy.wait_answered();
+    wait_until("its image is gone", || site.images() == template);
+    assert!(hearth.artifacts().is_empty());
+    assert_runs(&site, &hearth.get(&vm.name).unwrap());
+    hearth.release(&vm);
+    site.assert_nothing_left(&hearth);
+}
+
+/// The engine pauses a container while it commits it: that is not how the VM stands.
+fn a_restart_during_a_commit(engine: &EngineHost) {
+    let proxy = Proxy::new(&engine.socket());
+    let site = Site::with(engine, 0, &proxy.socket(), "");
+    let hearth = site.start();
+    let vm = hearth.acquire("mine");
+    site.exec(&vm, "echo kept > /etc/note");
+    proxy.hold(At::Request);
+    hearth.begin_freeze(&vm.name, "cut").unwrap();
+    proxy.wait_held();
+    hearth.kill();
+    pause(engine, &vm.uid);
+    proxy.lose();
+    let hearth = site.start();
+    wait_until("it goes on", || {
+        stands(engine, &name(&vm.uid)).is_some_and(|it| it.0 == Stands::RUNNING)
+    });
+    assert_runs(&site, &hearth.get(&vm.name).unwrap());
+    assert_eq!(site.exec(&vm, "cat /etc/note"), "kept\n");
+    hearth.release(&vm);
+    site.assert_nothing_left(&hearth);
+}
