@@ -35,6 +35,7 @@ cases! {
     true sigterm_leaves_vms_running_for_the_next_start,
     true names_lost_while_hearth_was_down_are_made_again,
     true vms_of_a_lost_journal_are_left_alone,
+    true a_frozen_vm_goes_on_with_its_memory_and_its_disk,
     false leases_of_the_memory_provider_are_failed_after_a_kill,
     false a_second_hearth_on_the_state_directory_is_refused,
 }
@@ -193,6 +194,49 @@ async fn vms_of_a_lost_journal_are_left_alone() -> Outcome {
     let refused = host.start().await.err().ok_or("it started without its journal")?;
     assert!(refused.to_string().contains("--reap"), "{refused}");
     assert_eq!(host.vmm_pids().len(), 4, "they run on");
+    Ok(())
+}
+
+async fn a_frozen_vm_goes_on_with_its_memory_and_its_disk() -> Outcome {
+    let host = Host::new("qemu")?;
+    let hearth = host.start().await?;
+    let before = hearth.shell(
+        "hearth acquire --name demo-1 >/dev/null
+             hearth vms ask demo-1 'write note before the freeze'
+             hearth vms ask demo-1 ping
+             hearth freeze demo-1 --artifact kept && hearth release demo-1",
+    )?;
+    assert!(before.contains("frozen demo-1 into artifacts/kept\n"), "{before}");
+    let counted = |text: &str| -> Answer<(u64, String)> {
+        let word = |key: &str| text.split_ascii_whitespace().find_map(|it| it.strip_prefix(key));
+        let counter = word("counter=").ok_or("no counter")?.parse()?;
+        Ok((counter, word("boot_id=").ok_or("no boot id")?.to_owned()))
+    };
+    let (counter, boot_id) = counted(&before)?;
+    // The file and the memory are in the artifact, and need no hearth that lives on.
+    hearth.kill()?;
+    let hearth = host.start().await?;
+    let after = hearth.shell(
+        "hearth resume demo-1
+             hearth vms ask demo-1 'read note'
+             hearth vms ask demo-1 ping",
+    )?;
+    assert!(after.starts_with("resumed vms/demo-1 from the artifact\n"), "{after}");
+    assert!(after.contains("data before the freeze\n"), "{after}");
+    let (goes_on, same_boot_id) = counted(&after)?;
+    println!("the counter was {counter} before the freeze and is {goes_on} after the resume");
+    assert_eq!(same_boot_id, boot_id, "it was not booted");
+    assert!(goes_on > counter, "{goes_on} after {counter}");
+    // While a VM runs from it, the artifact stays; its file by hand deleted, the next one is anew.
+    hearth.shell("hearth release demo-1; hearth resume kept --name other >/dev/null")?;
+    assert!(hearth.shell("hearth artifacts delete kept").is_err());
+    hearth.shell("hearth release other")?;
+    let snapshot = hearth.shell("hearth artifacts get kept --output json")?;
+    let snapshot: serde_json::Value = serde_json::from_str(&snapshot)?;
+    let reference = snapshot["reference"].as_str().ok_or("no reference")?;
+    std::fs::remove_file(host.state().join(reference).join("state"))?;
+    let anew = hearth.shell("hearth resume kept --name anew; hearth vms ask anew ping")?;
+    assert!(anew.starts_with("resumed vms/anew anew from templates/default"), "{anew}");
     Ok(())
 }
 

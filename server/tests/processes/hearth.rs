@@ -46,6 +46,7 @@ pub(crate) struct Host {
 pub(crate) struct Hearth {
     child: Child,
     pub(crate) client: HearthClient,
+    grpc: String,
     admin: String,
 }
 
@@ -104,7 +105,7 @@ impl Host {
                 Err(_) => self.wait_a_little(&mut child, deadline).await?,
             }
         };
-        let mut hearth = Hearth { child, client, admin };
+        let mut hearth = Hearth { child, client, grpc, admin };
         while !hearth.ready().await || hearth.warm().await < self.depth {
             self.wait_a_little(&mut hearth.child, deadline).await?;
         }
@@ -203,6 +204,21 @@ impl Hearth {
         let pid = i32::try_from(self.child.id())?;
         kill_process(Pid::from_raw(pid).ok_or("no pid")?, Signal::TERM)?;
         Ok(self.child.wait()?)
+    }
+
+    /// What a shell of ours prints for `commands` on this hearth; every one must succeed.
+    #[allow(dead_code, reason = "not every test binary has a shell")]
+    pub(crate) fn shell(&self, commands: &str) -> Answer<String> {
+        let output = Command::new("sh")
+            .args(["-ec", &format!("hearth() {{ \"$HEARTH\" \"$@\"; }}\n{commands}")])
+            .env("HEARTH", env!("CARGO_BIN_EXE_hearth"))
+            .env("HEARTH_ADDRESS", format!("http://{}", self.grpc))
+            .stdin(Stdio::null())
+            .output()?;
+        match output.status.success() {
+            true => Ok(String::from_utf8(output.stdout)?),
+            false => Err(format!("{commands}: {output:?}").into()),
+        }
     }
 
     pub(crate) async fn acquire(&self, request: AcquireVmRequest) -> Answer<AcquireVmResponse> {
