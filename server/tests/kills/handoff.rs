@@ -13,7 +13,7 @@ use crate::host::{BLOCKING, DEPTH, Hearth, Host, WORKER};
 use crate::{Answer, Outcome, check};
 
 const VM: &str = "mine";
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Of a warm VM.
 pub(crate) struct Handoff(Acquire);
@@ -59,7 +59,8 @@ impl Acquire {
         Ok(())
     }
 
-    async fn look(&mut self, hearth: &Hearth) -> Answer<bool> {
+    /// Looks, while `others` have VMs too.
+    async fn look(&mut self, hearth: &Hearth, others: usize) -> Answer<bool> {
         let before = hearth.get(VM).await.ok();
         if let Some(answered) = &self.answered {
             let is_there = before.as_ref().is_some_and(|vm| vm.uid == answered.uid);
@@ -71,10 +72,17 @@ impl Acquire {
         check(vm.state() == State::Running, || format!("{vm:?}"))?;
         let is_same = before.as_ref().is_none_or(|before| before.uid == vm.uid);
         check(is_same && replayed == before.is_some(), || format!("{before:?}, then {vm:?}"))?;
-        settled(hearth, 1).await?;
+        settled(hearth, others + 1).await?;
         hearth.client.release(&vm).await?;
-        settled(hearth, 0).await?;
+        settled(hearth, others).await?;
         Ok(replayed)
+    }
+}
+
+impl Handoff {
+    /// As [`Scene::look`], on a hearth of which one other has a VM.
+    pub(crate) async fn recovered(&mut self, hearth: &Hearth) -> Answer<bool> {
+        self.0.look(hearth, 1).await
     }
 }
 
@@ -92,7 +100,7 @@ impl Scene for Handoff {
     }
 
     async fn look(&mut self, _: &Host, hearth: &Hearth) -> Answer<bool> {
-        self.0.look(hearth).await
+        self.0.look(hearth, 0).await
     }
 }
 
@@ -110,7 +118,7 @@ impl Scene for Restore {
     }
 
     async fn look(&mut self, _: &Host, hearth: &Hearth) -> Answer<bool> {
-        self.0.look(hearth).await
+        self.0.look(hearth, 0).await
     }
 }
 
@@ -157,7 +165,7 @@ async fn take(hearth: &Hearth) -> Answer<v1::Vm> {
 }
 
 /// Waits until what lives is what is warm and `leased`.
-async fn settled(hearth: &Hearth, leased: usize) -> Outcome {
+pub(crate) async fn settled(hearth: &Hearth, leased: usize) -> Outcome {
     Hearth::until("what lives is warm or leased", async || {
         let Ok(vms) = hearth.vms().await else { return false };
         let held = vms.iter().filter(|vm| vm.lease.is_some()).count();

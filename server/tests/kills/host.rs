@@ -12,7 +12,7 @@ use hearth_server::config::{Config, ProviderConfig, ProviderKind};
 use hearth_server::serve::Hearth as Server;
 use hearth_server::telemetry::Levels;
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::Answer;
 
@@ -88,8 +88,22 @@ impl Host {
 
     /// Starts hearth and waits until its recovery is over and its pool is full.
     pub(crate) async fn start(&self) -> Answer<Hearth> {
+        let program = Command::new(std::env::current_exe()?);
+        self.started(program).await?.ok_or_else(|| {
+            let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
+            format!("hearth does not start again: {log}").into()
+        })
+    }
+
+    /// The same by strace, as `strace` has been told to; nothing when it ends before it serves.
+    pub(crate) async fn start_traced(&self, mut strace: Command) -> Answer<Option<Hearth>> {
+        strace.arg(std::env::current_exe()?);
+        self.started(strace).await
+    }
+
+    async fn started(&self, mut program: Command) -> Answer<Option<Hearth>> {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log"))?;
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = program
             .arg(AS_HEARTH)
             .arg(self.dir.path())
             .stdin(Stdio::null())
@@ -99,20 +113,40 @@ impl Host {
         let mut address = String::new();
         let stdout = child.stdout.take().ok_or("no stdout")?;
         BufReader::new(stdout).read_line(&mut address)?;
-        let address = address.trim().strip_prefix("grpc://").ok_or_else(|| {
-            let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
-            format!("hearth does not start again: {log}")
-        })?;
-        let client = HearthClient::connect(address).await?;
+        let Some(address) = address.trim().strip_prefix("grpc://") else {
+            child.wait()?;
+            return Ok(None);
+        };
+        let client = match HearthClient::connect(address).await {
+            Ok(client) => client,
+            Err(error) => return Self::ended(child, error.into()),
+        };
         let hearth = Hearth { child, client };
-        Hearth::until("the pool is full", async || {
+        let filled = Hearth::until("the pool is full", async || {
             let name = "pools/default".to_owned();
-            let pool = hearth.client.pools.clone().get_pool(v1::GetPoolRequest { name }).await;
-            let status = pool.ok().and_then(|pool| pool.into_inner().status);
-            status.is_some_and(|it| usize::try_from(it.warm).is_ok_and(|warm| warm == DEPTH))
-        })
-        .await?;
-        Ok(hearth)
+            let request = v1::GetPoolRequest { name };
+            match hearth.client.pools.clone().get_pool(request).await {
+                Ok(pool) => {
+                    let warm = pool.into_inner().status.map_or(0, |status| status.warm);
+                    usize::try_from(warm).is_ok_and(|warm| warm == DEPTH)
+                }
+                // There is nobody to wait for.
+                Err(error) => error.code() == Code::Unavailable && hearth.is_gone(),
+            }
+        });
+        filled.await?;
+        Ok((!hearth.is_gone()).then_some(hearth))
+    }
+
+    /// What cannot be reached has to have ended.
+    fn ended(
+        mut child: Child,
+        error: Box<dyn std::error::Error + Send + Sync>,
+    ) -> Answer<Option<Hearth>> {
+        match child.wait()?.signal() {
+            Some(_) => Ok(None),
+            None => Err(error),
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -162,6 +196,25 @@ impl Hearth {
     pub(crate) async fn vms(&self) -> Result<Vec<v1::Vm>, Status> {
         let request = v1::ListVmsRequest { page_size: 1000, ..Default::default() };
         Ok(self.client.vms.clone().list_vms(request).await?.into_inner().vms)
+    }
+
+    /// Its process, or the strace that is around it, runs no longer; it is not waited for.
+    fn is_gone(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let state = |stat: &str| stat.rsplit(')').next().map(|rest| rest.trim_start().to_owned());
+        stat.ok().as_deref().and_then(state).is_none_or(|rest| rest.starts_with(['Z', 'X']))
+    }
+
+    /// `kill -9` of the hearth that runs by strace.
+    pub(crate) fn kill_traced(mut self) -> Answer<()> {
+        let strace = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{strace}/task/{strace}/children"))?;
+        for pid in children.split_ascii_whitespace() {
+            let pid = rustix::process::Pid::from_raw(pid.parse()?).ok_or("no pid")?;
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+        }
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Waits, bounded, for its end by a signal.

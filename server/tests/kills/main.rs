@@ -11,6 +11,7 @@ mod driver;
 mod freeze;
 mod handoff;
 mod host;
+mod recovery;
 mod strace;
 
 use std::process::ExitCode;
@@ -26,40 +27,46 @@ fn main() -> ExitCode {
     let missing = strace::missing();
     let required = std::env::var("HEARTH_REQUIRE").unwrap_or_default();
     let is_required = required.split(',').any(|host| host.trim() == "strace");
-    let trials = vec![
-        trial::<handoff::Handoff>(missing.as_deref(), is_required),
-        trial::<handoff::Restore>(missing.as_deref(), is_required),
-        trial::<handoff::Release>(missing.as_deref(), is_required),
-        trial::<freeze::Freeze>(missing.as_deref(), is_required),
+    let trials: Vec<(&str, Run)> = vec![
+        trial::<handoff::Handoff>(),
+        trial::<handoff::Restore>(),
+        trial::<handoff::Release>(),
+        trial::<freeze::Freeze>(),
+        ("recovery", || wait(recovery::run())),
     ];
+    let trials = trials.into_iter().map(|(name, run)| {
+        let name = format!("{name}_killed_at_any_system_call");
+        let run = move || run().map_err(|error| Failed::from(format!("{error}")));
+        match &missing {
+            Some(why) if is_required => {
+                let why = format!("HEARTH_REQUIRE=strace, but {why}");
+                Trial::test(name, move || Err(Failed::from(why)))
+            }
+            Some(why) => {
+                println!("ignored {name}: {why}");
+                Trial::test(name, run).with_ignored_flag(true)
+            }
+            None => Trial::test(name, run),
+        }
+    });
     // Each has as many hearths as there are cores.
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, trials).exit_code()
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-fn trial<S: Scene + 'static>(missing: Option<&str>, is_required: bool) -> Trial {
-    let name = format!("{}_killed_at_any_system_call", S::NAME);
-    let run = || run::<S>().map_err(|error| Failed::from(format!("{error}")));
-    match missing {
-        Some(why) if is_required => {
-            let why = format!("HEARTH_REQUIRE=strace, but {why}");
-            Trial::test(name, move || Err(Failed::from(why)))
-        }
-        Some(why) => {
-            println!("ignored {name}: {why}");
-            Trial::test(name, run).with_ignored_flag(true)
-        }
-        None => Trial::test(name, run),
-    }
+type Run = fn() -> Outcome;
+
+fn trial<S: Scene + 'static>() -> (&'static str, Run) {
+    (S::NAME, || wait(driver::run::<S>()))
 }
 
-fn run<S: Scene>() -> Outcome {
+fn wait(work: impl Future<Output = Outcome>) -> Outcome {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?
-        .block_on(driver::run::<S>())
+        .block_on(work)
 }
 
 fn check(holds: bool, what: impl FnOnce() -> String) -> Outcome {
