@@ -191,11 +191,14 @@ pub trait Backend: Send + Sync + 'static {
     /// `Timeout`, `Unsupported`, `Unavailable`.
     fn probe(&self, machine: &Self::Machine, probe: Probe, timeout: Duration) -> Result<()>;
 
-    /// See [`crate::VmProvider::guest_channel`]; the machine is Running.
+    /// See [`crate::VmProvider::guest_channel`]; the machine is Running. By default there is none.
     ///
     /// # Errors
     /// `Exhausted`, `Unsupported`, `Unavailable`.
-    fn guest_channel(&self, machine: &Self::Machine) -> Result<Box<dyn GuestChannel>>;
+    fn guest_channel(&self, machine: &Self::Machine) -> Result<Box<dyn GuestChannel>> {
+        let _ = machine;
+        Err(VmRuntimeError::Unsupported { what: "guest channels".to_owned() })
+    }
 
     /// See [`crate::VmQuery::console`].
     ///
@@ -203,11 +206,17 @@ pub trait Backend: Send + Sync + 'static {
     /// `Unsupported`, `Backend`.
     fn console(&self, machine: &Self::Machine, offset: u64, max: usize) -> Result<ConsoleChunk>;
 
-    /// How to reach the machine on this host.
-    fn endpoints(&self, machine: &Self::Machine) -> Vec<Endpoint>;
+    /// How to reach the machine on this host; by default in no way.
+    fn endpoints(&self, machine: &Self::Machine) -> Vec<Endpoint> {
+        let _ = machine;
+        Vec::new()
+    }
 
-    /// The process that runs it.
-    fn process(&self, machine: &Self::Machine) -> Option<VmmProcess>;
+    /// The process that runs it; by default none of this host's.
+    fn process(&self, machine: &Self::Machine) -> Option<VmmProcess> {
+        let _ = machine;
+        None
+    }
 
     /// See [`crate::VmQuery::describe`].
     fn describe(&self) -> Vec<(&'static str, String)>;

@@ -20,8 +20,8 @@ use crate::engine::{Engine, OpenReport};
 use crate::env::Env;
 use crate::error::{Result, VmRuntimeError};
 use crate::id::Uid;
-use crate::model::{Endpoint, Failure, SnapshotView, VmSpec, VmStatus, VmmProcess};
-use crate::provider::{ConsoleChunk, GuestChannel, Probe};
+use crate::model::{Failure, SnapshotView, VmSpec, VmStatus};
+use crate::provider::{ConsoleChunk, Probe};
 
 /// Drives the machines of one tool.
 pub struct CliBackend<T: Tool> {
@@ -174,10 +174,6 @@ impl<T: Tool> Backend for CliBackend<T> {
         }
     }
 
-    fn guest_channel(&self, _: &Arc<Machine>) -> Result<Box<dyn GuestChannel>> {
-        Err(VmRuntimeError::Unsupported { what: "guest channels".to_owned() })
-    }
-
     fn console(&self, machine: &Arc<Machine>, offset: u64, max: usize) -> Result<ConsoleChunk> {
         let empty = ConsoleChunk { offset, bytes: Vec::new(), next_offset: offset };
         let enough = offset.saturating_add(max as u64).min(MAX_OUTPUT_BYTES);
@@ -189,14 +185,6 @@ impl<T: Tool> Backend for CliBackend<T> {
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(written.len());
         let bytes = written[from..].to_vec();
         Ok(ConsoleChunk { offset, next_offset: offset + bytes.len() as u64, bytes })
-    }
-
-    fn endpoints(&self, _: &Arc<Machine>) -> Vec<Endpoint> {
-        Vec::new()
-    }
-
-    fn process(&self, _: &Arc<Machine>) -> Option<VmmProcess> {
-        None
     }
 
     fn describe(&self) -> Vec<(&'static str, String)> {

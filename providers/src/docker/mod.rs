@@ -58,7 +58,7 @@ use crate::env::Env;
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::model::{Endpoint, EndpointKind, Failure, SnapshotView, VmSpec, VmStatus, VmmProcess};
-use crate::provider::{ConsoleChunk, GuestChannel, Probe};
+use crate::provider::{ConsoleChunk, Probe};
 use commit_mark::CommitMark;
 pub use config::DockerConfig;
 use fault::Fault;
@@ -361,10 +361,6 @@ impl Backend for DockerBackend {
                 source: None,
             }),
         }
-    }
-
-    fn guest_channel(&self, _: &Arc<Machine>) -> Result<Box<dyn GuestChannel>> {
-        Err(VmRuntimeError::Unsupported { what: "guest channels".to_owned() })
     }
 
     fn console(&self, machine: &Arc<Machine>, offset: u64, max: usize) -> Result<ConsoleChunk> {

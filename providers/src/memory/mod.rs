@@ -23,7 +23,7 @@ use crate::engine::Engine;
 use crate::env::Env;
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
-use crate::model::{Endpoint, Failure, SnapshotView, VmSpec, VmStatus, VmmProcess};
+use crate::model::{Failure, SnapshotView, VmSpec, VmStatus};
 use crate::provider::{ConsoleChunk, GuestChannel, Probe};
 use guest::Guest;
 pub use guest::Machine;
@@ -204,14 +204,6 @@ impl Backend for MemoryBackend {
 
     fn console(&self, machine: &Arc<Machine>, offset: u64, max: usize) -> Result<ConsoleChunk> {
         Ok(machine.console(offset, max))
-    }
-
-    fn endpoints(&self, _: &Arc<Machine>) -> Vec<Endpoint> {
-        Vec::new()
-    }
-
-    fn process(&self, _: &Arc<Machine>) -> Option<VmmProcess> {
-        None
     }
 
     fn describe(&self) -> Vec<(&'static str, String)> {
