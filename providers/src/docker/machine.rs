@@ -46,6 +46,8 @@ pub struct Machine {
     pub(super) console: AppendLog,
     /// It was started once: what is Stopped then is paused.
     was_started: AtomicBool,
+    /// A commit has left it paused, and the engine was out of reach when it was to go on.
+    must_go_on: AtomicBool,
     process: Mutex<Option<Seen>>,
     failure: OnceLock<Failure>,
     ended: Arc<dyn Fn(Failure) + Send + Sync>,
@@ -77,6 +79,7 @@ impl Machine {
             process: Mutex::default(),
             failure: OnceLock::new(),
             ended: Arc::clone(&place.ended),
+            must_go_on: AtomicBool::new(false),
             doomed: watch::Sender::new(false),
         }
     }
@@ -118,6 +121,14 @@ impl Machine {
     }
 
     /// From now on nobody waits for its container, but for who removes it.
+    pub(super) fn must_go_on(&self) -> bool {
+        self.must_go_on.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_must_go_on(&self, must_go_on: bool) {
+        self.must_go_on.store(must_go_on, Ordering::Release);
+    }
+
     pub(super) fn doom(&self) {
         self.doomed.send_replace(true);
     }

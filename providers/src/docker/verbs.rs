@@ -105,6 +105,7 @@ impl DockerBackend {
 
     pub(super) fn pause(&self, machine: &Arc<Machine>) -> Result<()> {
         let (shared, paused) = (Arc::clone(&self.shared), Arc::clone(machine));
+        machine.set_must_go_on(false);
         let settled = self.wait(async move {
             match shared.pause(&paused).await {
                 Ok(()) => Ok(()),
@@ -237,12 +238,16 @@ impl Shared {
         }
     }
 
-    /// A running container goes on whatever became of its commit.
-    async fn go_on(&self, machine: &Machine) {
-        if let Ok(Look { stand: Stand::Paused, .. }) = self.look(machine.container()).await
-            && let Err(fault) = self.unpause(machine).await
-        {
-            tracing::warn!(uid = %machine.uid, ?fault, "a commit has left a container paused");
+    /// A running container goes on whatever became of its commit; later, when the engine is out of
+    /// reach.
+    pub(super) async fn go_on(&self, machine: &Machine) {
+        let gone_on = match self.look(machine.container()).await {
+            Ok(Look { stand: Stand::Paused, .. }) => self.unpause(machine).await,
+            looked => looked.map(drop),
+        };
+        machine.set_must_go_on(gone_on.is_err());
+        if let Err(fault) = gone_on {
+            tracing::warn!(uid = %machine.uid, ?fault, "a commit may have left a container paused");
         }
     }
 }

@@ -106,6 +106,9 @@ impl Shared {
                 Err(fault) if fault.is_unsettled() => return Err(fault),
                 _ => {}
             }
+            if machine.must_go_on() {
+                self.go_on(&machine).await;
+            }
         }
         Ok(())
     }

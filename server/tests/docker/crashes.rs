@@ -10,11 +10,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use bollard::models::ContainerStateStatusEnum as Stands;
+use hearth_proto::google::longrunning::operation::Result as Ended;
+use hearth_proto::v1::vm::State;
 use hearth_proto::v1::{DeleteArtifactRequest, GetArtifactRequest, Vm};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
 
 use crate::containers::{name, pause, stands};
-use crate::docker_engine::EngineHost;
+use crate::docker_engine::{EngineHost, LONG};
 use crate::hearth::Hearth;
 use crate::proxy::{At, Proxy};
 use crate::site::{Case, DOCKER, Site, assert_runs, wait_until};
@@ -23,6 +26,7 @@ pub(crate) const ALL: &[Case] = &[
     ("a_freeze_cut_short_leaves_all_or_nothing", a_freeze_cut_short, DOCKER),
     ("a_commit_that_outlives_hearth_leaves_no_image", a_commit_that_outlives_hearth, DOCKER),
     ("a_restart_during_a_commit_finds_the_vm_running", a_restart_during_a_commit, DOCKER),
+    ("an_engine_lost_during_a_commit_goes_on_later", an_engine_lost_during_a_commit, DOCKER),
 ];
 
 /// What was done when hearth was killed, and nothing after it.
@@ -190,6 +194,34 @@ fn a_restart_during_a_commit(engine: &EngineHost) {
     });
     assert_runs(&site, &hearth.get(&vm.name).unwrap());
     assert_eq!(site.exec(&vm, "cat /etc/note"), "kept\n");
+    hearth.release(&vm);
+    site.assert_nothing_left(&hearth);
+}
+
+/// An engine that is killed while it commits leaves the container paused: it goes on when the engine
+/// is back.
+fn an_engine_lost_during_a_commit(engine: &EngineHost) {
+    // On an engine of its own: the other cases need theirs.
+    let engine = EngineHost::start(engine.kind).unwrap();
+    let proxy = Proxy::new(&engine.socket());
+    let site = Site::with(&engine, 0, &proxy.socket(), "");
+    let hearth = site.start();
+    let vm = hearth.acquire("mine");
+    proxy.hold(At::Request);
+    let operation = hearth.begin_freeze(&vm.name, "cut").unwrap();
+    proxy.wait_held();
+    pause(&engine, &vm.uid);
+    engine.end(Signal::KILL);
+    proxy.lose();
+    let ended = hearth.runtime.block_on(hearth.client.wait_operation(&operation, LONG)).unwrap();
+    assert!(matches!(ended.result, Some(Ended::Error(_))), "{ended:?}");
+    assert_eq!(hearth.get(&vm.name).unwrap().state(), State::Running);
+    engine.go_on().unwrap();
+    wait_until("it goes on", || {
+        stands(&engine, &name(&vm.uid)).is_some_and(|it| it.0 == Stands::RUNNING)
+    });
+    assert_runs(&site, &hearth.get(&vm.name).unwrap());
+    assert!(hearth.artifacts().is_empty());
     hearth.release(&vm);
     site.assert_nothing_left(&hearth);
 }
