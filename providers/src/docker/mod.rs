@@ -185,7 +185,7 @@ impl DockerBackend {
     /// Those of the engine; what was not removed is tried again later.
     pub fn sweep(&self) -> Result<Swept> {
         let shared = Arc::clone(&self.shared);
-        let swept = self.wait(async move { shared.sweep_all().await });
+        let swept = self.wait(async move { shared.sweep_all(true).await });
         swept.map_err(|fault| {
             self.shared.sweep.suspect();
             fault.into_error("look for containers of a former life")

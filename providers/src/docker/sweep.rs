@@ -2,7 +2,8 @@
 //! carries our state's uuid and is in no record.
 //!
 //! The record is the directory: it is made before what it is of, and removed after it. So what is
-//! seen first and has no directory then is in no record, whenever that is looked at.
+//! seen first and has no directory then is in no record, whenever that is looked at. Still, but for a
+//! start, it takes two looks in a row: a hand may have put a directory aside for a moment.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ struct Work {
     images: BTreeSet<Uid>,
     /// How often everything is still to be looked through.
     rounds: u32,
+    /// What had no directory at the last look through everything.
+    absent: BTreeSet<Uid>,
 }
 
 /// What a look through everything removed.
@@ -114,20 +117,29 @@ impl Shared {
                 Err(fault) => tracing::debug!(%uid, ?fault, "an image cannot be removed yet"),
             }
         }
-        let thorough = self.sweep.work.lock().rounds > 0 && self.sweep_all().await.is_ok();
+        let thorough = self.sweep.work.lock().rounds > 0 && self.sweep_all(false).await.is_ok();
         let mut work = self.sweep.work.lock();
         work.images.retain(|uid| !removed.contains(uid));
         work.rounds -= u32::from(thorough && work.rounds > 0);
         !removed.is_empty()
     }
 
-    /// Looks through everything that carries our state's uuid.
-    pub(super) async fn sweep_all(&self) -> Answer<Swept> {
-        let containers = self.sweep_containers().await?;
-        Ok(Swept { containers, images: self.sweep_images().await? })
+    /// Looks through everything that carries our state's uuid; `at_once` one look is enough.
+    pub(super) async fn sweep_all(&self, at_once: bool) -> Answer<Swept> {
+        let before = std::mem::take(&mut self.sweep.work.lock().absent);
+        let is_orphan = |kind: &str, uid: Uid| {
+            if self.has_directory(kind, uid) {
+                return false;
+            }
+            self.sweep.work.lock().absent.insert(uid);
+            at_once || before.contains(&uid)
+        };
+        let containers = self.sweep_containers(|uid| is_orphan("instances", uid)).await?;
+        let images = self.sweep_images(|uid| is_orphan("snapshots", uid)).await?;
+        Ok(Swept { containers, images })
     }
 
-    async fn sweep_containers(&self) -> Answer<usize> {
+    async fn sweep_containers(&self, is_orphan: impl Fn(Uid) -> bool) -> Answer<usize> {
         let label = format!("{}={}", labels::STATE, self.config.state);
         let options =
             ListContainersOptionsBuilder::new().all(true).filters(&filter(&[("label", label)]));
@@ -138,7 +150,7 @@ impl Shared {
                 (found.labels.unwrap_or_default(), found.names.unwrap_or_default());
             let uid = labels::uid_of_container(&self.config.state, &carried, &names);
             let (Some(uid), Some(id)) = (uid, found.id) else { continue };
-            if !self.has_directory("instances", uid) {
+            if is_orphan(uid) {
                 tracing::warn!(%uid, "a container of ours is in no record and is reaped");
                 self.remove(&id).await?;
                 count += 1;
@@ -147,7 +159,7 @@ impl Shared {
         Ok(count)
     }
 
-    async fn sweep_images(&self) -> Answer<usize> {
+    async fn sweep_images(&self, is_orphan: impl Fn(Uid) -> bool) -> Answer<usize> {
         let label = format!("{}={}", labels::SNAPSHOT_STATE, self.config.state);
         let options = ListImagesOptionsBuilder::new().filters(&filter(&[("label", label)])).build();
         let list = self.client.list_images(Some(options));
@@ -155,7 +167,7 @@ impl Shared {
         for found in self.ask(self.config.command_timeout, list).await? {
             for tag in found.repo_tags {
                 let Some(uid) = labels::uid_of_image(&tag) else { continue };
-                if !self.has_directory("snapshots", uid) {
+                if is_orphan(uid) {
                     self.remove_image(&tag).await?;
                     count += 1;
                 }

@@ -63,13 +63,23 @@ impl Client {
 
     fn read_more(&mut self) -> io::Result<bool> {
         let mut bytes = [0; 4096];
-        let count = match self.stream.read(&mut bytes) {
+        let count = match read_on(&mut self.stream, &mut bytes) {
             // A process that dies may leave bytes that it never read.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
             count => count?,
         };
         self.received.extend_from_slice(&bytes[..count]);
         Ok(count > 0)
+    }
+}
+
+/// Reads, also when a signal comes in between.
+pub(crate) fn read_on(stream: &mut UnixStream, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
     }
 }
 

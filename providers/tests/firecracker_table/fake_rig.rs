@@ -1,13 +1,13 @@
 //! A fake and a client of its guest's agent, for what the fake has alone.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::client::{Client, bytes_of};
+use crate::client::{Client, bytes_of, read_on};
 use crate::firecracker_fake::{Fault, Installed, Settings, What, install};
 use crate::outcome::{Answer, Normaliser};
 use crate::process::Process;
@@ -98,7 +98,7 @@ impl Fake {
 /// Nothing comes, and the connection stays open.
 pub(crate) fn is_silent(stream: &mut UnixStream) -> bool {
     stream.set_read_timeout(Some(NEVER)).expect("a timeout is set");
-    let read = stream.read(&mut [0; 1]);
+    let read = read_on(stream, &mut [0; 1]);
     read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
