@@ -144,7 +144,8 @@ impl Scene for Release {
     }
 
     async fn look(&mut self, _: &Host, hearth: &Hearth) -> Answer<bool> {
-        let vm = self.vm.take().ok_or("no vm")?;
+        // A look that a late kill cut short is begun again.
+        let vm = self.vm.clone().ok_or("no vm")?;
         let left = hearth.get(VM).await.ok();
         let is_it = left.as_ref().is_none_or(|left| left.uid == vm.uid);
         check(is_it, || format!("{left:?} in place of {vm:?}"))?;
