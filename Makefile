@@ -8,7 +8,7 @@ CARGO ?= cargo
 export HEARTH_REQUIRE ?= qemu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest build run demo test test-long test-firecracker deviants bench image lint docs fmt
+.PHONY: help setup guest build run demo test test-long sim test-firecracker deviants bench image lint docs fmt
 
 help: ## Say what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-long: setup guest ## What takes too long for every change: many more random
 	set -e; for round in 1 2 3 4 5; do \
 	    $(CARGO) test --package hearth-providers --package hearth-server; \
 	done
+
+sim: ## A thousand seeds of the pool in a simulated world; HEARTH_SEED=n runs one and prints its hash
+	HEARTH_SIM_SEEDS=1000 $(CARGO) test --package hearth-pool --test sim
 
 test-firecracker: ## Test on a real Firecracker: HEARTH_FIRECRACKER=PATH [HEARTH_JAILER=PATH]
 	@scripts/test-firecracker

@@ -160,6 +160,8 @@ impl Manager {
             }
         };
         let ttl = self.check(pool, &request)?;
+        // Nobody waits for a VM that could not be handed out.
+        self.journal.check_well()?;
         let name = self.reserve_name(request.vm_id.as_ref())?;
         if request.validate_only {
             return Ok(None);
@@ -495,7 +497,12 @@ impl Manager {
         let (provider, name) = (Arc::clone(&pool.provider), vm_id.clone());
         let reaper = self.reaper.clone();
         let call = move || {
-            provider.runtime.create_vm_with_spec(&name, &spec)?;
+            let made = provider.runtime.create_vm_with_spec(&name, &spec);
+            if made.as_ref().is_err_and(|it| !matches!(it, VmRuntimeError::AlreadyExists { .. })) {
+                // Its answer may have been lost.
+                reaper.retire(&provider, name.clone(), None);
+            }
+            made?;
             let probed = template.wait_restored(&*provider.runtime, &name, timeout);
             let uid = probed.and_then(|()| {
                 let found = provider.runtime.get_vm(&name).map(|vm| vm.uid);
@@ -574,9 +581,16 @@ impl Manager {
             acquire_time: now,
         };
         if let Err(error) = self.journal.write_lease(&record) {
-            // Whether it was written is unknown: nobody may have this VM.
+            // Whether it was written is unknown: nobody may have this VM, and no later life may
+            // find its record.
             tracing::error!(%uid, %error, "the journal cannot be written");
-            self.reaper.retire(&attempt.pool.provider, called, None);
+            let journal = Arc::clone(&self.journal);
+            let on_gone = Box::new(move || {
+                if let Err(error) = journal.forget_lease(uid) {
+                    tracing::warn!(%uid, %error, "a lease that nobody got could not be forgotten");
+                }
+            });
+            self.reaper.retire(&attempt.pool.provider, called, Some(on_gone));
             return Err(error);
         }
         let (provider, pool) = (Arc::clone(&attempt.pool.provider), Arc::clone(&attempt.pool));

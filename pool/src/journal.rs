@@ -8,98 +8,41 @@
 //!
 //! Records are JSON with a format number in `meta`: a reader of a later version knows what it
 //! reads, and so does a person at night.
+//!
+//! On a bad day:
+//! - **A write fails.** The store refuses every later one, so it is opened anew, on space that was
+//!   kept back, and the write is made again: that handoff is the last. Until there is room again
+//!   [`Journal::check_well`] refuses; releases go on.
+//! - **The tail is torn**: it is cut at the last whole record, and said.
+//! - **The body is damaged**: it is not opened, and the error says what to do.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod format;
+mod records;
+mod reserve;
+mod store;
+mod tail;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::PersistMode;
+use hearth_providers::Uid;
 use hearth_providers::env::Env;
-use hearth_providers::{Uid, VmId};
+use parking_lot::RwLock;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
+use self::format::{FORMAT, Meta, STEPS};
+pub use self::records::{LeaseRecord, RecordState, Source};
+use self::reserve::Reserve;
+use self::store::Store;
 use crate::error::{Error, Result};
-use crate::ids::{PoolId, TemplateId, Tenant};
 use crate::metrics::JournalMetrics;
-
-/// The format that this version writes, and the only one so far.
-const FORMAT: u32 = 1;
-
-/// How an acquired VM came to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Source {
-    /// It was warm when the call arrived.
-    Warm,
-    /// The call waited for a restore.
-    Cold,
-}
-
-/// Where a lease stands in its record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RecordState {
-    /// Promised, and still to be resumed: the tenant's from the moment this is written.
-    Resuming,
-    /// Promised: the tenant's from the moment this is written.
-    Leased,
-    /// The handover failed afterwards: the VM is to be destroyed, the tenant never had it.
-    Aborted,
-    /// Released or expired: the VM is to be destroyed.
-    Releasing,
-    /// Nothing is left but the memory of the request.
-    Gone,
-}
-
-/// A lease, as it is written.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LeaseRecord {
-    /// The instance.
-    pub uid: Uid,
-    /// Where it stands.
-    pub state: RecordState,
-    /// The tenant's name for it.
-    pub vm_id: VmId,
-    /// The name it has before and after the tenant.
-    pub pool_vm_id: VmId,
-    /// The configured provider that has it.
-    pub provider: String,
-    /// The pool it came from; unset for one that the tenant created.
-    pub pool: Option<PoolId>,
-    /// The template it was restored from.
-    pub template: Option<TemplateId>,
-    /// That template's generation.
-    pub generation: i64,
-    /// Whose it is.
-    pub tenant: Tenant,
-    /// The tenant's labels.
-    pub labels: BTreeMap<String, String>,
-    /// The request that made it.
-    pub request_id: Option<String>,
-    /// What that request asked for, hashed.
-    pub fingerprint: u64,
-    /// Grows with every holder.
-    pub fence: i64,
-    /// How it came to be.
-    pub source: Source,
-    /// The host's boot that `deadline` counts in.
-    pub boot_id: String,
-    /// When the lease ends, in boot time.
-    pub deadline: Duration,
-    /// When the lease ends, by the wall clock: for people, and for another boot.
-    pub expire_time: SystemTime,
-    /// When it was acquired, by the wall clock.
-    pub acquire_time: SystemTime,
-}
-
-/// Whose state this is; written once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Meta {
-    format: u32,
-    state_uuid: Uid,
-}
 
 /// The kinds of what operators decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +58,13 @@ pub enum Control {
 }
 
 impl Control {
+    const ALL: [Self; 4] = [Self::Template, Self::Pool, Self::Artifact, Self::Node];
+
+    /// Whether a key is of something that is fsynced.
+    fn is_key(key: &[u8]) -> bool {
+        key == b"meta" || Self::ALL.iter().any(|kind| key.starts_with(kind.prefix().as_bytes()))
+    }
+
     const fn prefix(self) -> &'static str {
         match self {
             Self::Template => "template/",
@@ -127,14 +77,28 @@ impl Control {
 
 /// The journal of one hearth.
 pub struct Journal {
-    database: Database,
-    leases: Keyspace,
-    control: Keyspace,
+    opened: RwLock<Opened>,
+    reserve: Reserve,
+    dir: PathBuf,
     state_uuid: Uid,
     is_new: bool,
     unwell: AtomicBool,
     metrics: JournalMetrics,
+    /// Locked for as long as this lives; closed last.
+    _owner: File,
 }
+
+/// The store, which is opened anew after a write that failed.
+struct Opened {
+    store: Option<Store>,
+    /// How often it was opened: who finds it changed has been helped by another.
+    life: u64,
+    /// When it could not be opened.
+    failed_at: Option<tokio::time::Instant>,
+}
+
+/// How long after a failed try the store is not opened anew.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -145,41 +109,55 @@ impl std::fmt::Debug for Journal {
 impl Journal {
     /// Opens the journal in `dir`, or makes it. Blocks on the disk.
     ///
+    /// A torn tail is cut and said in the log. A former format is led on to this one.
+    ///
     /// # Errors
-    /// `Storage` when another hearth has it open, when it is of another format, or when it
-    /// cannot be read.
+    /// `Storage` when another hearth has it open, when a newer one wrote it, or when it is damaged
+    /// or cannot be read; what it says tells what to do.
     pub fn open(dir: &Path, env: &dyn Env) -> Result<Self> {
-        let database = Database::builder(dir).worker_threads(1).open().map_err(|error| {
-            let what = match error {
-                fjall::Error::Locked => "another hearth runs on this state directory".to_owned(),
-                error => format!("the journal in {} cannot be opened: {error}", dir.display()),
-            };
-            storage(what)
-        })?;
-        let keyspace = |name| database.keyspace(name, KeyspaceCreateOptions::default);
-        let meta = keyspace("meta").map_err(storage)?;
-        let leases = keyspace("leases").map_err(storage)?;
-        let control = keyspace("control").map_err(storage)?;
-        let found = meta.get("meta").map_err(storage)?;
+        let mut owner = lock(dir)?;
+        // Whose journal it is stands in the lock's file, too, once it is one.
+        let mut had = String::new();
+        owner.read_to_string(&mut had).map_err(storage)?;
+        if !had.is_empty() {
+            store::check_parts(dir)?;
+        }
+        store::cut_torn(dir)?;
+        if had.is_empty() {
+            store::clear_unfinished(dir)?;
+        }
+        let store = Store::open(dir)?;
+        let found = store::guarded(dir, || Meta::read(&store))?;
         let is_new = found.is_none();
-        let meta = match found {
-            Some(text) => parse::<Meta>(&text)?,
+        let mut meta = match found {
+            Some(meta) => meta,
+            None if had.is_empty() => Meta::create(&store, env)?,
             None => {
-                let fresh = Meta { format: FORMAT, state_uuid: env.uid() };
-                meta.insert("meta", encode(&fresh)?).map_err(storage)?;
-                database.persist(PersistMode::SyncAll).map_err(storage)?;
-                fresh
+                let what = "the journal is damaged: its first record is missing";
+                return Err(storage(format!("{what}. {}", advice(dir))));
             }
         };
-        if meta.format != FORMAT {
-            return Err(storage(format!(
-                "the journal is of format {}; this version of hearth reads format {FORMAT}",
-                meta.format
-            )));
+        store::guarded(dir, || meta.migrate(&store, STEPS, FORMAT))?;
+        if had.is_empty()
+            && let Err(error) = owner.write_all(meta.state_uuid.to_string().as_bytes())
+        {
+            tracing::warn!(%error, "a lost first record would not be noticed");
         }
-        let (state_uuid, unwell) = (meta.state_uuid, AtomicBool::new(false));
-        let metrics = JournalMetrics::new();
-        Ok(Self { database, leases, control, state_uuid, is_new, unwell, metrics })
+        let reserve = Reserve::new(dir);
+        let kept = reserve.make();
+        if let Err(error) = &kept {
+            tracing::error!(%error, "no space can be kept back in the journal: nothing is handed out");
+        }
+        Ok(Self {
+            opened: RwLock::new(Opened { store: Some(store), life: 0, failed_at: None }),
+            reserve,
+            dir: dir.to_owned(),
+            state_uuid: meta.state_uuid,
+            is_new,
+            unwell: AtomicBool::new(kept.is_err()),
+            metrics: JournalMetrics::new(),
+            _owner: owner,
+        })
     }
 
     /// Names this state directory for ever: what carries it is ours.
@@ -192,57 +170,88 @@ impl Journal {
         self.is_new
     }
 
-    /// Asked before a VM is touched: after a write that failed, one that matters to nobody must
-    /// succeed first.
+    /// Asked before a VM is touched: after a write that failed there must be room again, and one
+    /// that matters to nobody must succeed first. Blocks on the disk only then.
     ///
     /// # Errors
-    /// `Storage` while nothing can be written.
+    /// `Storage` while nothing is to be handed out.
     pub fn check_well(&self) -> Result<()> {
         if !self.unwell.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.control.insert("trial", "").map_err(storage)?;
-        self.unwell.store(false, Ordering::Relaxed);
-        Ok(())
+        // Twice: a store that was closed takes what is kept back with it into its new life.
+        for _ in 0..2 {
+            self.reserve.make().map_err(|error| {
+                let dir = self.dir.display();
+                storage(format!("the disk of the journal in {dir} is full: {error}"))
+            })?;
+            // Set before the looks behind: what fails meanwhile is not overlooked.
+            self.unwell.store(false, Ordering::SeqCst);
+            let tried = self.write(|store| store.control.insert("trial", ""));
+            // Whoever opened the store anew meanwhile has given away what is kept back, first.
+            self.unwell.fetch_or(tried.is_err() || !self.reserve.is_held(), Ordering::SeqCst);
+            tried?;
+            if !self.unwell.load(Ordering::SeqCst) {
+                tracing::info!("the journal is well again: VMs are handed out");
+                return Ok(());
+            }
+        }
+        Err(storage("the journal can be written on the space kept back alone"))
     }
 
-    /// Writes a lease's record: when it returns the kernel has it. Blocks for microseconds.
+    /// Writes a lease's record: when it returns the kernel has it. Blocks for microseconds; after
+    /// a write that failed, for as long as it takes to open the store anew.
     ///
     /// # Errors
     /// `Storage`; whether the record was written is then unknown.
     pub fn write_lease(&self, record: &LeaseRecord) -> Result<()> {
         let begun = tokio::time::Instant::now();
         let text = encode(record)?;
-        let written = self.leases.insert(record.uid.as_bytes(), text).map_err(storage);
-        self.unwell.store(written.is_err(), Ordering::Relaxed);
+        let written = self.write(|store| store.leases.insert(record.uid.as_bytes(), &*text));
         self.metrics.appended(begun.elapsed());
         written
     }
 
-    /// Forgets a lease.
+    /// Forgets a lease. Blocks as [`Self::write_lease`].
     ///
     /// # Errors
     /// `Storage`.
     pub fn forget_lease(&self, uid: Uid) -> Result<()> {
-        self.leases.remove(uid.as_bytes()).map_err(storage)
+        self.write(|store| store.leases.remove(uid.as_bytes()))
     }
 
     /// Every lease's record. Blocks on the disk.
     ///
     /// # Errors
-    /// `Storage` when one cannot be read.
+    /// `Storage` when one cannot be read; it is named.
     pub fn leases(&self) -> Result<Vec<LeaseRecord>> {
-        self.leases.iter().map(|guard| parse(&guard.value().map_err(storage)?)).collect()
+        self.read(|store| {
+            let one = |guard: fjall::Guard| {
+                let (key, value) = guard.into_inner().map_err(storage)?;
+                let name = match <[u8; 16]>::try_from(&*key) {
+                    Ok(uid) => Uid::from_random(uid).to_string(),
+                    Err(_) => key.escape_ascii().to_string(),
+                };
+                parse(&format!("of the lease {name}"), &value)
+            };
+            store.leases.iter().map(one).collect()
+        })
     }
 
     /// Writes what an operator decided, and fsyncs it. Blocks on the disk.
     ///
     /// # Errors
-    /// `Storage`.
+    /// `Storage`; also while the disk is full, as what is kept back is for releases. Only whether
+    /// the node drains is written then, too.
     pub fn write_control<T: Serialize>(&self, kind: Control, id: &str, value: &T) -> Result<()> {
-        let key = format!("{}{id}", kind.prefix());
-        self.control.insert(key, encode(value)?).map_err(storage)?;
-        self.database.persist(PersistMode::SyncAll).map_err(storage)
+        if kind != Control::Node {
+            self.check_well()?;
+        }
+        let (key, text) = (format!("{}{id}", kind.prefix()), encode(value)?);
+        self.write(|store| {
+            store.control.insert(&*key, &*text)?;
+            store.database.persist(PersistMode::SyncAll)
+        })
     }
 
     /// Forgets what an operator decided. Blocks on the disk.
@@ -250,93 +259,138 @@ impl Journal {
     /// # Errors
     /// `Storage`.
     pub fn forget_control(&self, kind: Control, id: &str) -> Result<()> {
-        self.control.remove(format!("{}{id}", kind.prefix())).map_err(storage)?;
-        self.database.persist(PersistMode::SyncAll).map_err(storage)
+        let key = format!("{}{id}", kind.prefix());
+        self.write(|store| {
+            store.control.remove(&*key)?;
+            store.database.persist(PersistMode::SyncAll)
+        })
     }
 
     /// Everything of one kind that operators decided. Blocks on the disk.
     ///
     /// # Errors
-    /// `Storage` when a record cannot be read.
+    /// `Storage` when a record cannot be read; it is named.
     pub fn control<T: DeserializeOwned>(&self, kind: Control) -> Result<Vec<T>> {
-        self.control
-            .prefix(kind.prefix())
-            .map(|guard| parse(&guard.value().map_err(storage)?))
-            .collect()
+        self.read(|store| {
+            let one = |guard: fjall::Guard| {
+                let (key, value) = guard.into_inner().map_err(storage)?;
+                parse(&key.escape_ascii().to_string(), &value)
+            };
+            store.control.prefix(kind.prefix()).map(one).collect()
+        })
     }
+
+    fn read<T>(&self, read: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
+        let opened = self.opened.read();
+        let store = opened.store.as_ref().ok_or_else(closed)?;
+        store::guarded(&self.dir, || read(store))
+    }
+
+    /// Makes a change; if that fails, once more on a store that was opened anew.
+    fn write(&self, change: impl Fn(&Store) -> fjall::Result<()>) -> Result<()> {
+        let (life, failed) = {
+            let opened = self.opened.read();
+            let done = opened.store.as_ref().map(&change);
+            match done {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(error)) => (opened.life, storage(error)),
+                None => (opened.life, closed()),
+            }
+        };
+        // Nothing more is handed out, whatever becomes of this one.
+        self.unwell.store(true, Ordering::SeqCst);
+        self.open_anew(life, &failed)?;
+        let opened = self.opened.read();
+        let done =
+            opened.store.as_ref().map_or_else(|| Err(closed()), |it| change(it).map_err(storage));
+        self.unwell.fetch_or(done.is_err(), Ordering::SeqCst);
+        done
+    }
+
+    /// Opens the store anew, with the space kept back for its log, unless another did meanwhile.
+    fn open_anew(&self, life: u64, why: &Error) -> Result<()> {
+        let mut opened = self.opened.write();
+        if opened.life != life {
+            return Ok(());
+        }
+        if opened.failed_at.is_some_and(|it| it.elapsed() < PAUSE) {
+            return Err(closed());
+        }
+        let source = std::error::Error::source(why).map(ToString::to_string);
+        tracing::error!(error = source, "the journal cannot be written: nothing is handed out");
+        opened.store = None;
+        let reopened = self.reopen();
+        opened.failed_at = reopened.is_err().then(tokio::time::Instant::now);
+        // After what is kept back was given away: see `check_well`.
+        self.unwell.store(true, Ordering::SeqCst);
+        // If it was not the disk, or there is room again, the next acquire finds out.
+        opened.store = Some(reopened?);
+        opened.life += 1;
+        Ok(())
+    }
+
+    fn reopen(&self) -> Result<Store> {
+        store::wait_closed(&self.dir)?;
+        store::cut_torn(&self.dir)?;
+        if let Some(log) = tail::active(&self.dir).map_err(storage)? {
+            self.reserve.give_to(&log);
+        }
+        Store::open(&self.dir)
+    }
+}
+
+/// Takes the lock that keeps other hearths out, also while the store is closed for a moment.
+fn lock(dir: &Path) -> Result<File> {
+    let make = || {
+        std::fs::create_dir_all(dir)?;
+        let path = dir.join("owner");
+        OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
+    };
+    let file = make().map_err(|error| store::refused(dir, &error))?;
+    let mut tries = 0;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // A child of a hearth that was killed has it, too, until it runs its own program.
+            Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => tries += 1,
+            Err(TryLockError::WouldBlock) => {
+                return Err(storage("another hearth runs on this state directory"));
+            }
+            Err(TryLockError::Error(error)) => return Err(storage(error)),
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+const LOCK_TRIES: u32 = 3;
+
+/// What to do about a damaged journal.
+fn advice(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "Put a copy of {dir} back. If there is none, move {dir} away and start once with --reap: \
+         that destroys the VMs here, and templates and pools have to be made again"
+    )
+}
+
+fn closed() -> Error {
+    storage("the journal is closed: a write failed, and it cannot be opened anew yet")
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(storage)
 }
 
-fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
-    serde_json::from_slice(text).map_err(storage)
+/// Reads a record, which an error names.
+fn parse<T: DeserializeOwned>(name: &str, text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(|error| {
+        storage(format!(
+            "the journal is damaged: the record {name} cannot be read: {error}. Put a copy of the \
+             journal back, or start with an empty one and --reap"
+        ))
+    })
 }
 
 fn storage(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::Storage { source: source.into() }
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use hearth_providers::env::{SeededEnv, SystemEnv};
-
-    use super::*;
-
-    pub(crate) fn record(byte: u8) -> LeaseRecord {
-        let uid = Uid::from_random([byte; 16]);
-        LeaseRecord {
-            uid,
-            state: RecordState::Leased,
-            vm_id: VmId::parse("a").unwrap(),
-            pool_vm_id: VmId::warm(uid),
-            provider: "memory".to_owned(),
-            pool: Some(PoolId::parse("default").unwrap()),
-            template: Some(TemplateId::parse("default").unwrap()),
-            generation: 1,
-            tenant: Tenant::anonymous(),
-            labels: BTreeMap::new(),
-            request_id: Some("r".to_owned()),
-            fingerprint: 7,
-            fence: 1,
-            source: Source::Warm,
-            boot_id: "b".to_owned(),
-            deadline: Duration::from_millis(1500),
-            expire_time: SystemTime::UNIX_EPOCH,
-            acquire_time: SystemTime::UNIX_EPOCH,
-        }
-    }
-
-    #[test]
-    fn what_was_written_is_read_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let uuid = {
-            let journal = Journal::open(dir.path(), &SystemEnv).unwrap();
-            assert!(journal.is_new());
-            journal.write_lease(&record(1)).unwrap();
-            journal.write_lease(&LeaseRecord { state: RecordState::Gone, ..record(1) }).unwrap();
-            journal.write_lease(&record(2)).unwrap();
-            journal.write_lease(&record(3)).unwrap();
-            journal.forget_lease(record(3).uid).unwrap();
-            journal.write_control(Control::Pool, "p", &7).unwrap();
-            journal.state_uuid()
-        };
-        let journal = Journal::open(dir.path(), &SeededEnv::new(1)).unwrap();
-        assert!(!journal.is_new());
-        assert_eq!(journal.state_uuid(), uuid);
-        let states: Vec<_> = journal.leases().unwrap().iter().map(|it| it.state).collect();
-        assert_eq!(states, [RecordState::Gone, RecordState::Leased]);
-        assert_eq!(journal.control::<u32>(Control::Pool).unwrap(), [7]);
-        assert!(journal.control::<u32>(Control::Template).unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_second_hearth_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let _first = Journal::open(dir.path(), &SystemEnv).unwrap();
-        let second = Journal::open(dir.path(), &SystemEnv).unwrap_err();
-        let source = std::error::Error::source(&second).unwrap().to_string();
-        assert_eq!(source, "another hearth runs on this state directory");
-    }
 }

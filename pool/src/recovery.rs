@@ -13,7 +13,7 @@
 //! | nothing | with our state uuid, otherwise | destroyed, counted |
 //! | nothing | of another state | never touched |
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +57,8 @@ impl Manager {
             self.templates.write().insert(template.id.clone(), Arc::new(template));
         }
         let mut report = Report::default();
-        let mut by_uid: HashMap<_, _> =
+        // In order, so that a recovery can be repeated.
+        let mut by_uid: BTreeMap<_, _> =
             records.into_iter().map(|record| (record.uid, record)).collect();
         // Pools are opened before their leases, which count in them, and after their VMs are
         // known, so that nothing is restored that is there.
@@ -68,7 +69,11 @@ impl Manager {
         for (provider, view) in views {
             match by_uid.remove(&view.uid) {
                 Some(record) => self.recover_lease(record, Some(view), &mut report),
-                None => self.recover_unleased(&provider, view, &mut adoptions, &mut report, reap),
+                None => {
+                    // A lease before it may have needed its name.
+                    let view = provider.runtime.get_vm_by_uid(view.uid).unwrap_or(view);
+                    self.recover_unleased(&provider, view, &mut adoptions, &mut report, reap);
+                }
             }
         }
         by_uid.into_values().for_each(|record| self.recover_lease(record, None, &mut report));
@@ -209,7 +214,8 @@ impl Manager {
         let renamed = match runtime.rename_vm(called, vm_id) {
             // Whoever has the name has no lease for it: the journal would have said so.
             Err(VmRuntimeError::AlreadyExists { .. }) => {
-                let aside = VmId::warm(self.env.uid());
+                let aside = runtime.get_vm(vm_id).map_or_else(|| self.env.uid(), |it| it.uid);
+                let aside = VmId::warm(aside);
                 runtime.rename_vm(vm_id, &aside).and_then(|()| runtime.rename_vm(called, vm_id))
             }
             renamed => renamed,
@@ -291,6 +297,8 @@ impl Manager {
         };
         let agrees = view.status == wanted
             && view.vm_id.is_pools_own()
+            // Not one that was put aside, to be destroyed, by a recovery that was cut short.
+            && view.vm_id != VmId::warm(view.uid)
             && *tag(tags::STATE)? == self.state_uuid().to_string()
             && *tag(tags::BOOT)? == self.boot_id
             && tag(tags::TEMPLATE)?.as_str() == template.id.as_str()

@@ -29,10 +29,12 @@ impl Manager {
                 manager.turn(&pool);
                 let sleep = manager.until_next_turn(&pool);
                 tokio::select! {
+                    // In this order, so that a run can be repeated.
+                    biased;
+                    () = manager.tasks.stopping().cancelled() => return,
+                    () = pool.stop.cancelled() => {}
                     () = pool.bell.notified() => {}
                     () = tokio::time::sleep(sleep) => {}
-                    () = pool.stop.cancelled() => {}
-                    () = manager.tasks.stopping().cancelled() => return,
                 }
             }
         });
@@ -138,8 +140,8 @@ impl Manager {
         let (name, unready) = (vm_id.clone(), self.reaper.clone());
         let call = move || {
             let runtime = provider.runtime.as_ref();
-            runtime.create_vm_with_spec(&name, &spec)?;
             let ready = || -> Result<Uid, VmRuntimeError> {
+                runtime.create_vm_with_spec(&name, &spec)?;
                 template.wait_restored(runtime, &name, probe_timeout)?;
                 if pauses {
                     runtime.pause_vm(&name)?;
@@ -147,6 +149,7 @@ impl Manager {
                 let found = runtime.get_vm(&name).map(|vm| vm.uid);
                 found.ok_or(VmRuntimeError::NotFound { vm_id: name.clone() })
             };
+            // Also when it could not be made: its answer may have been lost.
             ready().inspect_err(|_| unready.retire(&provider, name.clone(), None))
         };
         let (late_pool, late_name, reaper) = (Arc::clone(pool), vm_id.clone(), self.reaper.clone());

@@ -139,7 +139,7 @@ impl Manager {
                 tracing::warn!(%uid, %error, "an aborted lease could not be forgotten");
             }
         });
-        self.reaper.retire(&lease.provider, called, Some(on_gone));
+        drop(self.reaper.retire_instance(&lease.provider, lease.uid, called, on_gone));
     }
 
     /// Destroys the VM of a lease that has ended; `frees` is a name that is free only then.
@@ -159,7 +159,7 @@ impl Manager {
             ended.pool.as_ref().inspect(|pool| pool.leased_changed(-1));
             requests.ended(ended.request.clone(), ended.uid, now);
         });
-        self.reaper.retire_and_tell(&lease.provider, called, on_gone)
+        self.reaper.retire_instance(&lease.provider, lease.uid, called, on_gone)
     }
 
     /// Ends leases whose time has come, for as long as hearth runs.
@@ -206,6 +206,8 @@ impl Manager {
         allow_shorten: bool,
     ) -> Result<Arc<Lease>> {
         let lease = self.lease_of(vm_id, uid, tenant)?;
+        // What is kept back on a full disk is for releases.
+        self.journal.check_well()?;
         let max_ttl = lease.pool.as_ref().map_or(MAX_TTL, |pool| pool.config().max_ttl);
         let ttl = self.ttl(Some(until), max_ttl, max_ttl)?;
         let (boot, now) = (self.env.boot_time(), self.env.now());

@@ -2,13 +2,14 @@
 //!
 //! Anybody may hand a VM in, from a `drop` too: nothing is spawned or awaited there. A destroy
 //! that fails is tried again, ever more rarely, for as long as hearth runs; at the next start
-//! recovery finds what is left.
+//! recovery finds what is left. What is destroyed is the instance that had the name when it was
+//! handed in: while that is tried again, the name may be another one's, a tenant's even.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_providers::model::VmStatus;
-use hearth_providers::{VmId, VmRuntimeError};
+use hearth_providers::{Uid, VmId, VmRuntime, VmRuntimeError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::jobs::{Class, Jobs};
@@ -24,6 +25,8 @@ pub(crate) type OnGone = Box<dyn FnOnce() + Send>;
 struct Doomed {
     provider: Arc<Provider>,
     vm_id: VmId,
+    /// Unset: nothing had the name.
+    uid: Option<Uid>,
     on_gone: Option<OnGone>,
     gone: Option<oneshot::Sender<()>>,
 }
@@ -56,31 +59,36 @@ impl Reaper {
 
     /// Has a VM destroyed; `on_gone` is called when it is.
     pub(crate) fn retire(&self, provider: &Arc<Provider>, vm_id: VmId, on_gone: Option<OnGone>) {
+        let uid = provider.runtime.get_vm(&vm_id).map(|view| view.uid);
         let provider = Arc::clone(provider);
         // After the stop nobody listens: recovery finds the VM at the next start.
-        let _ = self.queue.send(Doomed { provider, vm_id, on_gone, gone: None });
+        let _ = self.queue.send(Doomed { provider, vm_id, uid, on_gone, gone: None });
     }
 
-    /// As [`Self::retire`]; the answer comes when the VM is gone.
-    pub(crate) fn retire_and_tell(
+    /// As [`Self::retire`], of the instance `uid`, whatever it is called; the answer comes when it is
+    /// gone.
+    pub(crate) fn retire_instance(
         &self,
         provider: &Arc<Provider>,
-        vm_id: VmId,
+        uid: Uid,
+        called: VmId,
         on_gone: OnGone,
     ) -> oneshot::Receiver<()> {
         let (gone, is_gone) = oneshot::channel();
-        let (provider, on_gone) = (Arc::clone(provider), Some(on_gone));
-        let _ = self.queue.send(Doomed { provider, vm_id, on_gone, gone: Some(gone) });
+        let provider = Arc::clone(provider);
+        let (on_gone, gone) = (Some(on_gone), Some(gone));
+        let doomed = Doomed { provider, vm_id: called, uid: Some(uid), on_gone, gone };
+        let _ = self.queue.send(doomed);
         is_gone
     }
 }
 
 async fn destroy(doomed: Doomed, jobs: Jobs, timeout: Duration, group: TaskGroup) {
-    let Doomed { provider, vm_id, on_gone, gone } = doomed;
+    let Doomed { provider, vm_id, uid, on_gone, gone } = doomed;
     let mut pause = FIRST_PAUSE;
     loop {
         let (runtime, name) = (Arc::clone(&provider.runtime), vm_id.clone());
-        let call = move || runtime.destroy_vm(&name);
+        let call = move || destroy_instance(&*runtime, &name, uid);
         match jobs.run(Class::Destroy, "destroy", timeout, call, drop).await {
             Ok(()) | Err(VmRuntimeError::NotFound { .. }) => break,
             Err(VmRuntimeError::InvalidTransition { status: VmStatus::Destroyed, .. }) => break,
@@ -99,5 +107,21 @@ async fn destroy(doomed: Doomed, jobs: Jobs, timeout: Duration, group: TaskGroup
     }
     if let Some(gone) = gone {
         let _ = gone.send(());
+    }
+}
+
+fn destroy_instance(
+    runtime: &dyn VmRuntime,
+    vm_id: &VmId,
+    uid: Option<Uid>,
+) -> Result<(), VmRuntimeError> {
+    match uid.map(|uid| runtime.get_vm_by_uid(uid)) {
+        Some(Some(view)) if view.status == VmStatus::Destroyed => Ok(()),
+        // It may be called otherwise by now.
+        Some(Some(view)) => runtime.destroy_vm(&view.vm_id),
+        Some(None) => Ok(()),
+        // A pool's name is given once; it may be that its VM came late.
+        None if vm_id.is_pools_own() => runtime.destroy_vm(vm_id),
+        None => Ok(()),
     }
 }

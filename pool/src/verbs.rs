@@ -295,8 +295,13 @@ impl Manager {
             lease.change(|held| held.vm_id = vm_id.clone());
             self.journal.write_lease(&lease.record(RecordState::Leased, &self.boot_id))
         };
-        let renamed =
-            called(new).and_then(|()| Ok(lease.provider.runtime.rename_vm(vm_id, new)?));
+        let runtime = &lease.provider.runtime;
+        let rename = || match runtime.rename_vm(vm_id, new) {
+            // Its answer was lost.
+            Err(_) if runtime.get_vm(new).is_some_and(|view| view.uid == lease.uid) => Ok(()),
+            renamed => Ok(renamed?),
+        };
+        let renamed = called(new).and_then(|()| rename());
         if let Err(error) = renamed {
             called(vm_id)?;
             return Err(error);

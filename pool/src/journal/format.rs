@@ -1,0 +1,86 @@
+//! Whose journal it is, and in which format: the first record of all.
+//!
+//! The format's number changes when a reader of the former one would be wrong, and then [`STEPS`]
+//! has a line that leads from the former to the new one. A field that readers may miss
+//! (`#[serde(default)]`) changes nothing.
+
+use fjall::PersistMode;
+use hearth_providers::Uid;
+use hearth_providers::env::Env;
+use serde::{Deserialize, Serialize};
+
+use super::store::Store;
+use super::{encode, parse, storage};
+use crate::error::Result;
+
+/// The format that this version writes.
+pub(super) const FORMAT: u32 = 1;
+
+/// Leads the records of one format to the next. It may be cut short and begin anew, so it must
+/// leave what it has done already.
+pub(super) type Step = fn(&Store) -> Result<()>;
+
+/// The steps, by the format that they lead on from. Every format since the first has one.
+pub(super) const STEPS: &[(u32, Step)] = &[];
+
+/// Whose state this is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Meta {
+    pub(super) format: u32,
+    pub(super) state_uuid: Uid,
+}
+
+impl Meta {
+    /// What the journal says, `None` before it says anything. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Storage` when that cannot be read.
+    pub(super) fn read(store: &Store) -> Result<Option<Self>> {
+        let text = store.meta.get("meta").map_err(storage)?;
+        text.map(|text| parse("meta", &text)).transpose()
+    }
+
+    /// That of a new journal, written. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub(super) fn create(store: &Store, env: &dyn Env) -> Result<Self> {
+        let fresh = Self { format: FORMAT, state_uuid: env.uid() };
+        fresh.write(store)?;
+        Ok(fresh)
+    }
+
+    fn write(&self, store: &Store) -> Result<()> {
+        store.meta.insert("meta", encode(self)?).map_err(storage)?;
+        store.database.persist(PersistMode::SyncAll).map_err(storage)
+    }
+
+    /// Leads the records on to the format `to`, step by step. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Storage` when a newer hearth wrote them, no step leads on, or one fails.
+    pub(super) fn migrate(&mut self, store: &Store, steps: &[(u32, Step)], to: u32) -> Result<()> {
+        if self.format > to {
+            return Err(storage(format!(
+                "the journal is of format {}, and this hearth knows formats up to {to}: a newer \
+                 hearth wrote this; start that version",
+                self.format
+            )));
+        }
+        while self.format < to {
+            let from = self.format;
+            let Some((_, step)) = steps.iter().find(|(it, _)| *it == from) else {
+                return Err(storage(format!(
+                    "the journal is of format {from}, which this hearth cannot read any more: \
+                     start a version between, once"
+                )));
+            };
+            step(store)?;
+            self.format += 1;
+            // Each step counts when it is done: one cut short begins anew.
+            self.write(store)?;
+            tracing::info!(from, to = self.format, "the journal has a new format");
+        }
+        Ok(())
+    }
+}

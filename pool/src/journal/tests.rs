@@ -1,0 +1,69 @@
+//! What was written is read again, however the last life ended.
+
+mod damage;
+mod formats;
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use hearth_providers::VmId;
+use hearth_providers::env::{SeededEnv, SystemEnv};
+
+use super::*;
+use crate::ids::{PoolId, TemplateId, Tenant};
+
+pub(crate) fn record(byte: u8) -> LeaseRecord {
+    let uid = Uid::from_random([byte; 16]);
+    LeaseRecord {
+        uid,
+        state: RecordState::Leased,
+        vm_id: VmId::parse("a").unwrap(),
+        pool_vm_id: VmId::warm(uid),
+        provider: "memory".to_owned(),
+        pool: Some(PoolId::parse("default").unwrap()),
+        template: Some(TemplateId::parse("default").unwrap()),
+        generation: 1,
+        tenant: Tenant::anonymous(),
+        labels: BTreeMap::new(),
+        request_id: Some("r".to_owned()),
+        fingerprint: 7,
+        fence: 1,
+        source: Source::Warm,
+        boot_id: "b".to_owned(),
+        deadline: Duration::from_millis(1500),
+        expire_time: SystemTime::UNIX_EPOCH,
+        acquire_time: SystemTime::UNIX_EPOCH,
+    }
+}
+
+#[test]
+fn what_was_written_is_read_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let uuid = {
+        let journal = Journal::open(dir.path(), &SystemEnv).unwrap();
+        assert!(journal.is_new());
+        journal.write_lease(&record(1)).unwrap();
+        journal.write_lease(&LeaseRecord { state: RecordState::Gone, ..record(1) }).unwrap();
+        journal.write_lease(&record(2)).unwrap();
+        journal.write_lease(&record(3)).unwrap();
+        journal.forget_lease(record(3).uid).unwrap();
+        journal.write_control(Control::Pool, "p", &7).unwrap();
+        journal.state_uuid()
+    };
+    let journal = Journal::open(dir.path(), &SeededEnv::new(1)).unwrap();
+    assert!(!journal.is_new());
+    assert_eq!(journal.state_uuid(), uuid);
+    let states: Vec<_> = journal.leases().unwrap().iter().map(|it| it.state).collect();
+    assert_eq!(states, [RecordState::Gone, RecordState::Leased]);
+    assert_eq!(journal.control::<u32>(Control::Pool).unwrap(), [7]);
+    assert!(journal.control::<u32>(Control::Template).unwrap().is_empty());
+}
+
+#[test]
+fn a_second_hearth_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = Journal::open(dir.path(), &SystemEnv).unwrap();
+    let second = Journal::open(dir.path(), &SystemEnv).unwrap_err();
+    let source = std::error::Error::source(&second).unwrap().to_string();
+    assert_eq!(source, "another hearth runs on this state directory");
+}
