@@ -47,6 +47,9 @@ fn main() -> ExitCode {
                     case(program.into());
                     Ok(Completion::Completed)
                 }
+                None if is_required("smolvm") => {
+                    Err("HEARTH_REQUIRE=smolvm, but HEARTH_SMOLVM names none".into())
+                }
                 None => {
                     Ok(Completion::ignored_with("HEARTH_SMOLVM does not say where a smolvm is"))
                 }
@@ -54,4 +57,9 @@ fn main() -> ExitCode {
         ));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn is_required(host: &str) -> bool {
+    let required = std::env::var("HEARTH_REQUIRE").unwrap_or_default();
+    required.split(',').any(|required| required.trim() == host)
 }
