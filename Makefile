@@ -8,7 +8,7 @@ CARGO ?= cargo
 export HEARTH_REQUIRE ?= qemu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest build run demo test test-long sim test-firecracker deviants bench image lint docs fmt
+.PHONY: help setup guest build run demo test test-long sim mutants reliability test-firecracker deviants bench image lint docs fmt
 
 help: ## Say what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,13 +25,21 @@ test: setup guest ## Every test, real VMs included, and the demo
 	scripts/demo
 
 test-long: setup guest ## What takes too long for every change: many more random cases, and rounds
-	PROPTEST_CASES=20000 $(CARGO) test --workspace --exclude hearth-providers
+	PROPTEST_CASES=20000 HEARTH_SOAK_CYCLES=100000 HEARTH_LONG=1 $(CARGO) test --workspace --exclude hearth-providers
+	PROPTEST_CASES=20000 $(CARGO) test --package hearth-providers --lib model
+	HEARTH_KILLS=qemu $(CARGO) test --package hearth-server --test kills
 	set -e; for round in 1 2 3 4 5; do \
 	    $(CARGO) test --package hearth-providers --package hearth-server; \
 	done
 
-sim: ## A thousand seeds of the pool in a simulated world; HEARTH_SEED=n runs one and prints its hash
-	HEARTH_SIM_SEEDS=1000 $(CARGO) test --package hearth-pool --test sim
+sim: ## A thousand seeds of the service in a simulated world; HEARTH_SEED=n runs one and prints its hash
+	HEARTH_SIM_SEEDS=1000 $(CARGO) test --package hearth-server --test sim
+
+mutants: ## Show that the simulation's checker finds faults of the product: one after the other is selected
+	HEARTH_MUTANTS=1 $(CARGO) test --package hearth-server --test sim
+
+reliability: setup guest ## Run the proofs of docs/reliability.md, and print the table that it shows
+	@scripts/reliability
 
 test-firecracker: ## Test on a real Firecracker: HEARTH_FIRECRACKER=PATH [HEARTH_JAILER=PATH]
 	@scripts/test-firecracker

@@ -29,6 +29,7 @@ use crate::lifecycle::{VmEvent, VmState};
 use crate::line::Ticket;
 use crate::manager::{Manager, Phase};
 use crate::metrics::{self, Timing};
+use crate::mutants::{self, Mutant};
 use crate::pool::{Overflow, Pool, Reserved, WarmState};
 use crate::requests::{Begin, Fingerprint, Method, Pending, RequestKey};
 
@@ -381,8 +382,12 @@ impl Manager {
             self.abort(&lease, &error);
             return Err(Unserved::Again(Box::new(attempt), error));
         }
+        if mutants::is(Mutant::RenameBeforeAppend) {
+            let _ = self.journal.write_lease(&lease.record(RecordState::Resuming, &self.boot_id));
+        }
         attempt.timing.commit = commit.elapsed();
-        if attempt.pool.config().warm_state == WarmState::Running {
+        let is_paused = attempt.pool.config().warm_state == WarmState::Paused;
+        if !is_paused || mutants::is(Mutant::ForgottenResume) {
             return Ok(self.complete(attempt, lease));
         }
         let is_claimable = attempt.is_claimable();
@@ -450,7 +455,7 @@ impl Manager {
         self.journal.check_well()?;
         let longest = attempt.begun + self.limits.max_wait;
         let deadline = attempt.request.deadline.map_or(longest, |it| it.min(longest));
-        let Some(place) = pool.take_dedicated(self.limits.max_waiting) else {
+        let Some(place) = pool.take_dedicated() else {
             metrics::cold_rejected("saturated");
             return Err(Error::ColdPathSaturated { pool: id, retry_after: pool.retry_after() });
         };
@@ -580,7 +585,9 @@ impl Manager {
             expire_time: now + attempt.ttl,
             acquire_time: now,
         };
-        if let Err(error) = self.journal.write_lease(&record) {
+        let is_late = mutants::is(Mutant::RenameBeforeAppend) && called != record.vm_id;
+        let written = if is_late { Ok(()) } else { self.journal.write_lease(&record) };
+        if let Err(error) = written {
             // Whether it was written is unknown: nobody may have this VM, and no later life may
             // find its record.
             tracing::error!(%uid, %error, "the journal cannot be written");
@@ -620,7 +627,9 @@ impl Manager {
         {
             tracing::error!(uid = %lease.uid, %error, "an abort could not be written");
         }
-        self.retire_instance(lease);
+        if !mutants::is(Mutant::AbortedLeft) {
+            self.retire_instance(lease);
+        }
     }
 }
 

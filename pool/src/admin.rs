@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{PoolId, TemplateId};
 use crate::jobs::Class;
 use crate::journal::Control;
-use crate::manager::Manager;
+use crate::manager::{Manager, UNTIL_KNOWN};
 use crate::pool::{MAX_DEPTH, Pool, PoolConfig, WarmState};
 use crate::templates::Template;
 
@@ -178,13 +178,13 @@ impl Manager {
     async fn write_pool(&self, config: &PoolConfig) -> Result<()> {
         let (journal, config) = (Arc::clone(&self.journal), config.clone());
         let call = move || Ok(journal.write_control(Control::Pool, config.id.as_str(), &config));
-        self.jobs.run(Class::Verb, "journal", self.limits.verb_timeout, call, drop).await?
+        self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await?
     }
 
     async fn forget(&self, kind: Control, id: &str) -> Result<()> {
         let (journal, id) = (Arc::clone(&self.journal), id.to_owned());
         let call = move || Ok(journal.forget_control(kind, &id));
-        self.jobs.run(Class::Verb, "journal", self.limits.verb_timeout, call, drop).await?
+        self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await?
     }
 }
 

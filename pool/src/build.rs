@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::TemplateId;
 use crate::jobs::Class;
 use crate::journal::Control;
-use crate::manager::Manager;
+use crate::manager::{Manager, UNTIL_KNOWN};
 use crate::operations::{Outcome, Target};
 use crate::pool::Provider;
 use crate::templates::{Template, TemplateSnapshot, TemplateState};
@@ -52,11 +52,15 @@ impl Manager {
         template.state = TemplateState::Building;
         template.snapshot = None;
         template.etag = self.env.uid().to_string();
-        if template.generation == 1 {
-            self.publish_template(template.clone()).await?;
-        }
         let verb = if replaces { "UpdateTemplate" } else { "CreateTemplate" };
-        let id = self.operations().begin(verb, Target::Template(template.id.clone()));
+        let target = Target::Template(template.id.clone());
+        let id = self.operations().begin(verb, target, &template.etag)?;
+        if template.generation == 1
+            && let Err(error) = self.publish_template(template.clone()).await
+        {
+            self.operations().discard(&id);
+            return Err(error);
+        }
         let (manager, operation) = (Arc::clone(self), id.clone());
         self.tasks.spawn(async move { manager.build(template, operation).await });
         Ok(id)
@@ -186,8 +190,21 @@ impl Manager {
                 Ok(snapshot)
             })
         };
+        let late = {
+            let (manager, template) = (Arc::clone(self), template.clone());
+            let (provider, names) = (Arc::clone(&provider), [boot_id.clone(), prove_id.clone()]);
+            move |made: Result<TemplateSnapshot, VmRuntimeError>| {
+                for vm_id in names {
+                    manager.reaper.retire(&provider, vm_id, None);
+                }
+                if let Ok(snapshot) = made {
+                    let unused = Template { snapshot: Some(snapshot), ..template };
+                    Arc::clone(&manager).tasks.spawn(async move { manager.unpin(&unused).await });
+                }
+            }
+        };
         let limit = self.limits.build_timeout;
-        let made = self.jobs.run(Class::Build, "build", limit, call, drop).await;
+        let made = self.jobs.run(Class::Build, "build", limit, call, late).await;
         // The template's VM has done its work, and the proof too; on failure there may be less.
         self.reaper.retire(&provider, boot_id, None);
         self.reaper.retire(&provider, prove_id, None);
@@ -201,8 +218,7 @@ impl Manager {
         let written = template.clone();
         let call =
             move || Ok(journal.write_control(Control::Template, written.id.as_str(), &written));
-        let limit = self.limits.verb_timeout;
-        self.jobs.run(Class::Verb, "journal", limit, call, drop).await??;
+        self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await??;
         let template = Arc::new(template);
         self.templates.write().insert(template.id.clone(), Arc::clone(&template));
         for pool in self.pools_of(&template.id) {

@@ -191,6 +191,15 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// An operation was under way when hearth ended. Begin it again.
+    #[error("hearth ended while this was under way: begin it again")]
+    Interrupted,
+    /// An operation had failed before hearth was started again.
+    #[error("{message}")]
+    FailedBefore {
+        /// What it failed with, in words.
+        message: String,
+    },
     /// Asked for, and not built yet.
     #[error("not built yet: {what}")]
     Unimplemented {
@@ -237,6 +246,8 @@ impl Error {
             Self::HandoverFailed { .. } => "rename_failed",
             Self::Provider(error) => error.kind(),
             Self::Storage { .. } => "storage",
+            Self::Interrupted => "operation_interrupted",
+            Self::FailedBefore { .. } => "operation_failed",
             Self::Unimplemented { .. } => "unimplemented",
             Self::Internal(_) => "internal",
         }

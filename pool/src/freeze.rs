@@ -149,7 +149,8 @@ impl Manager {
             return Err(Error::AlreadyExists { kind: Kind::Artifact, name: id.to_string() });
         }
         self.check_artifact_bytes(0)?;
-        let operation = self.operations().begin("FreezeVm", Target::Artifact(id.clone()));
+        let target = Target::Artifact(id.clone());
+        let operation = self.operations().begin("FreezeVm", target, uid.to_string())?;
         let (manager, begun) = (Arc::clone(self), operation.clone());
         let plan = Plan { id, uid, freezer, allow_stop: request.allow_stop, ttl };
         self.tasks.spawn(async move {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_providers::VmRuntimeError;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::tasks::TaskGroup;
 
@@ -104,11 +104,6 @@ impl Jobs {
         places.available_permits() == count
     }
 
-    /// One more job of this class would run at once.
-    pub fn has_place(&self, class: Class) -> bool {
-        self.places(class).0.available_permits() > 0
-    }
-
     const fn places(&self, class: Class) -> (&Arc<Semaphore>, usize) {
         match class {
             Class::Restore => (&self.restore, self.counts.restore),
@@ -147,6 +142,40 @@ impl Jobs {
             what: format!("{what}: the runner has ended"),
             source: None,
         })?;
+        self.run_at(place, class, what, deadline, call, late).await
+    }
+
+    /// As [`Self::run`] where a place is free, without a deadline; `None` where all are taken.
+    ///
+    /// # Cancel safety
+    /// Dropped, the job runs on and nobody hears its answer.
+    ///
+    /// # Errors
+    /// Those of `call`; `Backend` when it panicked.
+    pub async fn try_run<T: Send + 'static>(
+        &self,
+        class: Class,
+        what: &'static str,
+        call: impl FnOnce() -> Result<T, VmRuntimeError> + Send + 'static,
+    ) -> Option<Result<T, VmRuntimeError>> {
+        let place = Arc::clone(self.places(class).0).try_acquire_owned().ok()?;
+        Some(self.run_at(place, class, what, Duration::MAX, call, drop).await)
+    }
+
+    async fn run_at<T, F, L>(
+        &self,
+        place: OwnedSemaphorePermit,
+        class: Class,
+        what: &'static str,
+        deadline: Duration,
+        call: F,
+        late: L,
+    ) -> Result<T, VmRuntimeError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, VmRuntimeError> + Send + 'static,
+        L: FnOnce(Result<T, VmRuntimeError>) + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
         let simulated = self.simulated.clone();
         self.tasks.spawn(async move {

@@ -27,7 +27,6 @@ pub(crate) mod tests;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fjall::PersistMode;
@@ -75,6 +74,9 @@ impl Control {
     }
 }
 
+/// What the keys of operations begin with, which are not fsynced.
+const OPERATION: &str = "operation/";
+
 /// The journal of one hearth.
 pub struct Journal {
     opened: RwLock<Opened>,
@@ -82,7 +84,6 @@ pub struct Journal {
     dir: PathBuf,
     state_uuid: Uid,
     is_new: bool,
-    unwell: AtomicBool,
     metrics: JournalMetrics,
     /// Locked for as long as this lives; closed last.
     _owner: File,
@@ -95,6 +96,15 @@ struct Opened {
     life: u64,
     /// When it could not be opened.
     failed_at: Option<tokio::time::Instant>,
+    /// VMs may be handed out: no write has failed since space was last kept back.
+    is_well: bool,
+}
+
+impl Opened {
+    fn attempt(&self, change: impl Fn(&Store) -> fjall::Result<()>) -> Result<()> {
+        let store = self.store.as_ref().ok_or_else(closed)?;
+        change(store).map_err(storage)
+    }
 }
 
 /// How long after a failed try the store is not opened anew.
@@ -149,12 +159,16 @@ impl Journal {
             tracing::error!(%error, "no space can be kept back in the journal: nothing is handed out");
         }
         Ok(Self {
-            opened: RwLock::new(Opened { store: Some(store), life: 0, failed_at: None }),
+            opened: RwLock::new(Opened {
+                store: Some(store),
+                life: 0,
+                failed_at: None,
+                is_well: kept.is_ok(),
+            }),
             reserve,
             dir: dir.to_owned(),
             state_uuid: meta.state_uuid,
             is_new,
-            unwell: AtomicBool::new(kept.is_err()),
             metrics: JournalMetrics::new(),
             _owner: owner,
         })
@@ -176,7 +190,12 @@ impl Journal {
     /// # Errors
     /// `Storage` while nothing is to be handed out.
     pub fn check_well(&self) -> Result<()> {
-        if !self.unwell.load(Ordering::Relaxed) {
+        if self.opened.read().is_well {
+            return Ok(());
+        }
+        // What is found out and what is said of it are one step: no write comes between.
+        let mut opened = self.opened.write();
+        if opened.is_well {
             return Ok(());
         }
         // Twice: a store that was closed takes what is kept back with it into its new life.
@@ -185,13 +204,13 @@ impl Journal {
                 let dir = self.dir.display();
                 storage(format!("the disk of the journal in {dir} is full: {error}"))
             })?;
-            // Set before the looks behind: what fails meanwhile is not overlooked.
-            self.unwell.store(false, Ordering::SeqCst);
-            let tried = self.write(|store| store.control.insert("trial", ""));
-            // Whoever opened the store anew meanwhile has given away what is kept back, first.
-            self.unwell.fetch_or(tried.is_err() || !self.reserve.is_held(), Ordering::SeqCst);
-            tried?;
-            if !self.unwell.load(Ordering::SeqCst) {
+            let life = opened.life;
+            let trial = |store: &Store| store.control.insert("trial", "");
+            if let Err(failed) = opened.attempt(trial) {
+                self.write_anew(&mut opened, life, &failed, trial)?;
+            }
+            opened.is_well = self.reserve.is_held();
+            if opened.is_well {
                 tracing::info!("the journal is well again: VMs are handed out");
                 return Ok(());
             }
@@ -271,13 +290,43 @@ impl Journal {
     /// # Errors
     /// `Storage` when a record cannot be read; it is named.
     pub fn control<T: DeserializeOwned>(&self, kind: Control) -> Result<Vec<T>> {
+        self.read_prefix(kind.prefix())
+    }
+
+    fn read_prefix<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>> {
         self.read(|store| {
             let one = |guard: fjall::Guard| {
                 let (key, value) = guard.into_inner().map_err(storage)?;
                 parse(&key.escape_ascii().to_string(), &value)
             };
-            store.control.prefix(kind.prefix()).map(one).collect()
+            store.control.prefix(prefix).map(one).collect()
         })
+    }
+
+    /// Writes where an operation stands. Blocks as [`Self::write_lease`].
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub fn write_operation<T: Serialize>(&self, id: &str, value: &T) -> Result<()> {
+        let (key, text) = (format!("{OPERATION}{id}"), encode(value)?);
+        self.write(|store| store.control.insert(&*key, &*text))
+    }
+
+    /// Forgets an operation. Blocks as [`Self::write_lease`].
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub fn forget_operation(&self, id: &str) -> Result<()> {
+        let key = format!("{OPERATION}{id}");
+        self.write(|store| store.control.remove(&*key))
+    }
+
+    /// Every operation. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Storage` when a record cannot be read; it is named.
+    pub fn operations<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
+        self.read_prefix(OPERATION)
     }
 
     fn read<T>(&self, read: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
@@ -290,29 +339,31 @@ impl Journal {
     fn write(&self, change: impl Fn(&Store) -> fjall::Result<()>) -> Result<()> {
         let (life, failed) = {
             let opened = self.opened.read();
-            let done = opened.store.as_ref().map(&change);
-            match done {
-                Some(Ok(())) => return Ok(()),
-                Some(Err(error)) => (opened.life, storage(error)),
-                None => (opened.life, closed()),
-            }
+            let Err(failed) = opened.attempt(&change) else { return Ok(()) };
+            (opened.life, failed)
         };
-        // Nothing more is handed out, whatever becomes of this one.
-        self.unwell.store(true, Ordering::SeqCst);
-        self.open_anew(life, &failed)?;
-        let opened = self.opened.read();
-        let done =
-            opened.store.as_ref().map_or_else(|| Err(closed()), |it| change(it).map_err(storage));
-        self.unwell.fetch_or(done.is_err(), Ordering::SeqCst);
-        done
+        self.write_anew(&mut self.opened.write(), life, &failed, change)
     }
 
-    /// Opens the store anew, with the space kept back for its log, unless another did meanwhile.
-    fn open_anew(&self, life: u64, why: &Error) -> Result<()> {
-        let mut opened = self.opened.write();
-        if opened.life != life {
-            return Ok(());
+    /// Makes a change again that failed in the store's life `life`.
+    fn write_anew(
+        &self,
+        opened: &mut Opened,
+        life: u64,
+        failed: &Error,
+        change: impl Fn(&Store) -> fjall::Result<()>,
+    ) -> Result<()> {
+        // Nothing more is handed out, whatever becomes of this one.
+        opened.is_well = false;
+        // Unless another has helped meanwhile.
+        if opened.life == life {
+            self.open_anew(opened, failed)?;
         }
+        opened.attempt(change)
+    }
+
+    /// Opens the store anew, with the space kept back for its log.
+    fn open_anew(&self, opened: &mut Opened, why: &Error) -> Result<()> {
         if opened.failed_at.is_some_and(|it| it.elapsed() < PAUSE) {
             return Err(closed());
         }
@@ -321,8 +372,6 @@ impl Journal {
         opened.store = None;
         let reopened = self.reopen();
         opened.failed_at = reopened.is_err().then(tokio::time::Instant::now);
-        // After what is kept back was given away: see `check_well`.
-        self.unwell.store(true, Ordering::SeqCst);
         // If it was not the disk, or there is room again, the next acquire finds out.
         opened.store = Some(reopened?);
         opened.life += 1;
@@ -362,7 +411,8 @@ fn lock(dir: &Path) -> Result<File> {
     }
 }
 
-const LOCK_TRIES: u32 = 3;
+/// As many as make two seconds: on a busy host such a child takes its time.
+const LOCK_TRIES: u32 = 20;
 
 /// What to do about a damaged journal.
 fn advice(dir: &Path) -> String {

@@ -18,6 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{TemplateId, Tenant};
 use crate::journal::{LeaseRecord, RecordState, Source};
 use crate::lifecycle::{VmEvent, VmState};
+use crate::mutants::{self, Mutant};
 use crate::pool::{Pool, Provider};
 use crate::requests::{Method, RequestKey};
 
@@ -178,14 +179,28 @@ pub enum Holder {
 }
 
 /// Every lease.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Leases {
     names: DashMap<VmId, Holder>,
     by_uid: DashMap<Uid, Arc<Lease>>,
     ended: Mutex<Ended>,
-    by_deadline: Mutex<BTreeMap<u64, Vec<Uid>>>,
+    by_deadline: Mutex<Deadlines>,
     next_fence: AtomicI64,
+    max_ended: usize,
 }
+
+/// When leases are to be looked at, by tick. Those that ended or were renewed meanwhile are still
+/// there, and swept when they are too many.
+#[derive(Debug, Default)]
+struct Deadlines {
+    by_tick: BTreeMap<u64, Vec<Uid>>,
+    len: usize,
+    /// How many are too many: twice those that the last sweep kept.
+    sweep_at: usize,
+}
+
+/// Fewer than these are not worth a sweep.
+const MIN_SWEPT: usize = 4096;
 
 /// Leases that have ended, found for a while so that a second release is fine.
 #[derive(Debug, Default)]
@@ -196,7 +211,7 @@ struct Ended {
     oldest_first: VecDeque<(Duration, VmId, Uid)>,
 }
 
-/// The most ended leases that are found by name.
+/// The most ended leases that are found by name, however many requests are remembered.
 const MAX_ENDED: usize = 100_000;
 /// For how long they are.
 const ENDED_FOR: Duration = Duration::from_secs(3600);
@@ -231,6 +246,18 @@ impl Drop for NameGuard {
 }
 
 impl Leases {
+    /// None yet; of those that will have ended at most `max_ended` are found for a while.
+    pub fn new(max_ended: usize) -> Self {
+        Self {
+            names: DashMap::new(),
+            by_uid: DashMap::new(),
+            ended: Mutex::default(),
+            by_deadline: Mutex::default(),
+            next_fence: AtomicI64::new(0),
+            max_ended: max_ended.min(MAX_ENDED),
+        }
+    }
+
     /// Reserves a free name for a call.
     ///
     /// # Errors
@@ -266,17 +293,38 @@ impl Leases {
     /// Has the lease's present deadline watched, too.
     pub fn watch(&self, lease: &Lease) {
         let tick = tick_of(lease.held().deadline) + 1;
-        self.by_deadline.lock().entry(tick).or_default().push(lease.uid);
+        let mut deadlines = self.by_deadline.lock();
+        deadlines.by_tick.entry(tick).or_default().push(lease.uid);
+        deadlines.len += 1;
+        if deadlines.len > deadlines.sweep_at.max(MIN_SWEPT) {
+            self.sweep(&mut deadlines);
+        }
+    }
+
+    /// Keeps of each lease its present deadline alone.
+    fn sweep(&self, deadlines: &mut Deadlines) {
+        deadlines.len = 0;
+        deadlines.by_tick.retain(|tick, uids| {
+            let ends = |lease: &Lease| tick_of(lease.held().deadline) + 1;
+            uids.retain(|uid| self.by_uid(*uid).is_some_and(|lease| ends(&lease) == *tick));
+            uids.sort_unstable();
+            uids.dedup();
+            deadlines.len += uids.len();
+            !uids.is_empty()
+        });
+        deadlines.sweep_at = 2 * deadlines.len;
     }
 
     /// The leases that have ended at `now`.
     pub fn take_due(&self, now: Duration) -> Vec<Arc<Lease>> {
         let mut due = Vec::new();
         loop {
-            let mut by_deadline = self.by_deadline.lock();
-            let first = by_deadline.first_entry().filter(|entry| *entry.key() <= tick_of(now));
+            let mut deadlines = self.by_deadline.lock();
+            let first =
+                deadlines.by_tick.first_entry().filter(|entry| *entry.key() <= tick_of(now));
             let Some(uids) = first.map(|entry| entry.remove()) else { return due };
-            drop(by_deadline);
+            deadlines.len -= uids.len();
+            drop(deadlines);
             for lease in uids.iter().filter_map(|uid| self.by_uid(*uid)) {
                 // It may have been renewed since: its new end is watched elsewhere.
                 if lease.is_live() && lease.held().deadline <= now {
@@ -322,7 +370,7 @@ impl Leases {
     pub fn free_name(&self, vm_id: &VmId, lease: &Arc<Lease>, now: Duration) {
         let mut ended = self.ended.lock();
         while let Some((since, _, _)) = ended.oldest_first.front()
-            && (ended.oldest_first.len() >= MAX_ENDED || *since + ENDED_FOR <= now)
+            && (ended.oldest_first.len() >= self.max_ended || *since + ENDED_FOR <= now)
             && let Some((_, oldest, uid)) = ended.oldest_first.pop_front()
         {
             ended.by_uid.remove(&uid);
@@ -343,7 +391,9 @@ impl Leases {
 
     /// The VM is called otherwise now.
     pub fn drop_name(&self, vm_id: &VmId, uid: Uid) {
-        let is_its = |holder: &Holder| matches!(holder, Holder::Lease(it) if it.uid == uid);
+        let anybodys = mutants::is(Mutant::NameFreedTwice);
+        let is_its =
+            |holder: &Holder| anybodys || matches!(holder, Holder::Lease(it) if it.uid == uid);
         self.names.remove_if(vm_id, |_, holder| is_its(holder));
     }
 

@@ -17,6 +17,7 @@ use crate::breaker::Breaker;
 use crate::ids::Tenant;
 use crate::lifecycle::{VmEvent, VmState};
 use crate::line::{Line, Ticket};
+use crate::mutants::{self, Mutant};
 
 /// What bounds one pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +74,9 @@ struct Entry {
 pub struct Ledger<W> {
     bounds: Bounds,
     vms: HashMap<VmId, Entry>,
-    /// Oldest first; may hold names that are not warm any more, which are skipped.
-    oldest_first: VecDeque<VmId>,
+    /// By the time at which they became warm; may hold names that are not warm any more, which
+    /// are skipped, and swept when they are too many.
+    oldest_first: VecDeque<(Duration, VmId)>,
     warm: usize,
     restoring: usize,
     line: Line<W>,
@@ -128,8 +130,7 @@ impl<W> Ledger<W> {
     /// When the oldest warm VM became warm.
     pub fn oldest_ready_at(&mut self) -> Option<Duration> {
         self.skip_gone();
-        let vm = self.vms.get(self.oldest_first.front()?)?.vm.as_ref()?;
-        Some(vm.ready_at)
+        self.oldest_first.front().map(|(ready_at, _)| *ready_at)
     }
 
     /// Reserves the oldest warm VM for a newcomer: none while others wait.
@@ -142,8 +143,7 @@ impl<W> Ledger<W> {
     /// Takes out the warm VMs that are too old at `now`.
     pub fn take_stale(&mut self, now: Duration) -> Vec<WarmVm> {
         let mut stale = Vec::new();
-        let Some(max_age) = self.bounds.max_warm_age else { return stale };
-        while self.oldest_ready_at().is_some_and(|ready_at| ready_at + max_age <= now) {
+        while self.oldest_ready_at().is_some_and(|ready_at| self.is_stale(ready_at, now)) {
             stale.extend(self.retire_oldest());
         }
         stale
@@ -159,8 +159,12 @@ impl<W> Ledger<W> {
         surplus
     }
 
-    /// Takes out every warm VM: none of them may be handed out any more.
+    /// Takes out every warm VM: none of them may be handed out any more. Nor may those that are
+    /// reserved: their callers learn of it at the commit.
     pub fn take_all(&mut self) -> Vec<WarmVm> {
+        for entry in self.vms.values_mut().filter(|entry| entry.state == VmState::Reserved) {
+            entry.state = entry.state.next(VmEvent::Retired).unwrap_or(entry.state);
+        }
         std::iter::from_fn(|| self.retire_oldest()).collect()
     }
 
@@ -189,7 +193,9 @@ impl<W> Ledger<W> {
     pub fn permits(&self, now: Duration) -> usize {
         let wanted = self.bounds.target + self.line.adding_restores();
         let missing = wanted.saturating_sub(self.warm + self.restoring);
-        let places = self.bounds.max_parallel_restores.saturating_sub(self.restoring);
+        let at_once = self.bounds.max_parallel_restores;
+        let at_once = if mutants::is(Mutant::UnboundedRestores) { missing } else { at_once };
+        let places = at_once.saturating_sub(self.restoring);
         self.breaker.allows(missing.min(places), self.restoring, now)
     }
 
@@ -229,12 +235,14 @@ impl<W> Ledger<W> {
         self.settle(vm, VmState::Restoring, VmEvent::Probed)
     }
 
-    /// The caller that `vm_id` was reserved for has left: back in front, or to the next.
-    pub fn give_back(&mut self, vm_id: &VmId) -> Option<Settled<W>> {
+    /// The caller that `vm_id` was reserved for has left: back to its place, or to the next.
+    pub fn give_back(&mut self, vm_id: &VmId, now: Duration) -> Option<Settled<W>> {
         let entry = self.vms.remove(vm_id)?;
         let vm = entry.vm?;
         match entry.state.next(VmEvent::Dropped) {
-            Some(VmState::Warm) => Some(self.settle(vm, entry.state, VmEvent::Dropped)),
+            Some(VmState::Warm) if !self.is_stale(vm.ready_at, now) => {
+                Some(self.settle(vm, entry.state, VmEvent::Dropped))
+            }
             _ => Some(Settled::Surplus(vm)),
         }
     }
@@ -253,7 +261,9 @@ impl<W> Ledger<W> {
         match entry.state {
             VmState::Warm => {
                 self.warm -= 1;
-                self.vms.remove(vm_id)?.vm
+                let died = self.vms.remove(vm_id)?.vm;
+                self.sweep();
+                died
             }
             state => {
                 entry.state = state.next(VmEvent::Died)?;
@@ -267,7 +277,9 @@ impl<W> Ledger<W> {
             self.vms.insert(vm.vm_id.clone(), Entry { state, vm: Some(vm.clone()) });
         };
         let Some(state) = state.next(event) else { return Settled::Surplus(vm) };
-        if let Some(waiter) = self.line.serve_next() {
+        if !mutants::is(Mutant::LostWakeUp)
+            && let Some(waiter) = self.line.serve_next()
+        {
             become_(VmState::Reserved);
             return Settled::Serves(waiter, vm);
         }
@@ -276,17 +288,26 @@ impl<W> Ledger<W> {
         }
         become_(state);
         self.warm += 1;
-        match event {
-            // It has waited before: it is the oldest.
-            VmEvent::Dropped => self.oldest_first.push_front(vm.vm_id),
-            _ => self.oldest_first.push_back(vm.vm_id),
-        }
+        // Not always the last: it has waited before, or a restart found it.
+        let place = self.oldest_first.partition_point(|(ready_at, _)| match event {
+            VmEvent::Dropped => *ready_at < vm.ready_at,
+            _ => *ready_at <= vm.ready_at,
+        });
+        self.oldest_first.insert(place, (vm.ready_at, vm.vm_id));
         Settled::Warm
+    }
+
+    fn is_stale(&self, ready_at: Duration, now: Duration) -> bool {
+        let max_age = self.bounds.max_warm_age.filter(|_| !mutants::is(Mutant::OverAge));
+        max_age.is_some_and(|max_age| ready_at + max_age <= now)
     }
 
     fn pop_warm(&mut self) -> Option<WarmVm> {
         self.skip_gone();
-        let vm_id = self.oldest_first.pop_front()?;
+        if mutants::is(Mutant::DoublePop) {
+            return self.vms.get(&self.oldest_first.front()?.1)?.vm.clone();
+        }
+        let (_, vm_id) = self.oldest_first.pop_front()?;
         let entry = self.vms.get_mut(&vm_id)?;
         entry.state = entry.state.next(VmEvent::Reserved)?;
         self.warm -= 1;
@@ -300,11 +321,17 @@ impl<W> Ledger<W> {
     }
 
     fn skip_gone(&mut self) {
-        let is_warm = |entry: &Entry| entry.state == VmState::Warm;
-        while let Some(front) = self.oldest_first.front()
-            && !self.vms.get(front).is_some_and(is_warm)
+        while let Some((_, front)) = self.oldest_first.front()
+            && !is_warm(&self.vms, front)
         {
             self.oldest_first.pop_front();
+        }
+    }
+
+    /// Where nobody takes from the front, the names of those that died behind it would pile up.
+    fn sweep(&mut self) {
+        if self.oldest_first.len() > 2 * self.warm + MIN_SWEPT {
+            self.oldest_first.retain(|(_, vm_id)| is_warm(&self.vms, vm_id));
         }
     }
 
@@ -316,5 +343,14 @@ impl<W> Ledger<W> {
     }
 }
 
+fn is_warm(vms: &HashMap<VmId, Entry>, vm_id: &VmId) -> bool {
+    vms.get(vm_id).is_some_and(|entry| entry.state == VmState::Warm)
+}
+
+/// Fewer names than these are not worth a sweep.
+const MIN_SWEPT: usize = 64;
+
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -22,13 +22,17 @@ pub mod lifecycle;
 pub mod line;
 pub mod manager;
 pub mod metrics;
+#[doc(hidden)]
+pub mod mutants;
 pub mod operations;
+mod phase;
 pub mod pool;
 mod recovery;
 mod refill;
 mod release;
 pub mod requests;
 mod retire;
+mod sync;
 pub mod tasks;
 pub mod templates;
 mod usage;

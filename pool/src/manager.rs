@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use hearth_providers::env::Env;
 use hearth_providers::model::{Failure, VmStatus, VmView};
@@ -21,25 +21,13 @@ use crate::lease::{Lease, Leases};
 use crate::lifecycle::VmState;
 use crate::metrics;
 use crate::operations::Operations;
+pub use crate::phase::Phase;
+use crate::phase::{PhaseCell, PhaseEvent};
 use crate::pool::{Pool, Provider};
 use crate::requests::RequestLog;
 use crate::retire::Reaper;
 use crate::tasks::TaskGroup;
 use crate::templates::Template;
-
-/// Whether acquires are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Phase {
-    /// Recovery has not finished.
-    Starting,
-    /// They are.
-    Serving,
-    /// No more, by the operator's wish: the pools are emptied.
-    Draining,
-    /// No more, because hearth is ending: VMs stay as they are.
-    Ending,
-}
 
 /// The manager of all pools on this node.
 pub struct Manager {
@@ -60,7 +48,7 @@ pub struct Manager {
     /// Changes of templates and pools take turns: they read, journal and publish.
     pub(crate) control: tokio::sync::Mutex<()>,
     operations: Operations,
-    phase: AtomicU8,
+    phase: PhaseCell,
 }
 
 impl std::fmt::Debug for Manager {
@@ -68,6 +56,10 @@ impl std::fmt::Debug for Manager {
         f.debug_struct("Manager").field("phase", &self.phase()).finish_non_exhaustive()
     }
 }
+
+/// How long a write of the journal is waited for: whoever gave up would undo what is written after
+/// all, and a later start would find it.
+pub(crate) const UNTIL_KNOWN: Duration = Duration::MAX;
 
 /// The key of whether the node drains.
 const DRAINS: &str = "drains";
@@ -103,24 +95,26 @@ impl Manager {
     ) -> Arc<Self> {
         metrics::describe();
         let reaper = Reaper::start(&tasks, jobs.clone(), limits.verb_timeout);
-        let requests = RequestLog::new(limits.max_remembered_requests);
+        let max_ended = limits.max_remembered_requests;
+        let requests = RequestLog::new(max_ended);
+        let journal = Arc::new(journal);
         let manager = Arc::new(Self {
             boot_id: env.boot_id(),
-            operations: Operations::new(Arc::clone(&env)),
+            operations: Operations::new(Arc::clone(&env), Arc::clone(&journal)),
             env,
             limits,
-            journal: Arc::new(journal),
+            journal,
             jobs,
             tasks,
             reaper,
-            leases: Arc::default(),
+            leases: Arc::new(Leases::new(max_ended)),
             requests,
             providers,
             templates: RwLock::default(),
             pools: RwLock::default(),
             artifacts: RwLock::default(),
             control: tokio::sync::Mutex::default(),
-            phase: AtomicU8::new(Phase::Starting as u8),
+            phase: PhaseCell::default(),
         });
         manager.watch_exits();
         manager
@@ -137,10 +131,10 @@ impl Manager {
         let expiry = Arc::clone(self);
         let artifacts = async move { expiry.expire_artifacts().await };
         self.tasks.spawn_critical("expiry of artifacts", artifacts);
+        let turn = self.control.lock().await;
         let drains = self.journal.control::<bool>(Control::Node)?.contains(&true);
-        let next = if drains { Phase::Draining } else { Phase::Serving };
-        let (from, to) = (Phase::Starting as u8, next as u8);
-        let _ = self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        self.phase.advance(PhaseEvent::Recovered { drains });
+        drop(turn);
         self.pools().iter().for_each(|pool| pool.bell.notify_one());
         Ok(())
     }
@@ -151,8 +145,10 @@ impl Manager {
     /// # Errors
     /// `Storage`, and nothing has changed.
     pub async fn drain(self: &Arc<Self>) -> Result<()> {
+        // What is written down and what is so change together.
+        let _turn = self.control.lock().await;
         self.write_drains(true).await?;
-        self.turn_away(Phase::Draining);
+        self.turn_away(PhaseEvent::Drained);
         self.pools().iter().for_each(|pool| pool.bell.notify_one());
         Ok(())
     }
@@ -162,9 +158,9 @@ impl Manager {
     /// # Errors
     /// `Storage`, and nothing has changed.
     pub async fn undrain(self: &Arc<Self>) -> Result<()> {
+        let _turn = self.control.lock().await;
         self.write_drains(false).await?;
-        let (from, to) = (Phase::Draining as u8, Phase::Serving as u8);
-        let _ = self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        self.phase.advance(PhaseEvent::Undrained);
         self.pools().iter().for_each(|pool| pool.bell.notify_one());
         Ok(())
     }
@@ -172,16 +168,16 @@ impl Manager {
     async fn write_drains(&self, drains: bool) -> Result<()> {
         let journal = Arc::clone(&self.journal);
         let call = move || Ok(journal.write_control(Control::Node, DRAINS, &drains));
-        self.jobs.run(Class::Verb, "journal", self.limits.verb_timeout, call, drop).await?
+        self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await?
     }
 
     /// Takes no acquires any more because hearth is ending; tells those in line. VMs stay.
     pub fn end_service(&self) {
-        self.turn_away(Phase::Ending);
+        self.turn_away(PhaseEvent::Ended);
     }
 
-    fn turn_away(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Release);
+    fn turn_away(&self, event: PhaseEvent) {
+        self.phase.advance(event);
         for pool in self.pools() {
             pool.dismiss_waiters(|| Error::Draining);
         }
@@ -208,12 +204,7 @@ impl Manager {
 
     /// Whether acquires are taken.
     pub fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Starting,
-            1 => Phase::Serving,
-            2 => Phase::Draining,
-            _ => Phase::Ending,
-        }
+        self.phase.get()
     }
 
     /// The operations under way and recently ended.
@@ -346,12 +337,15 @@ impl Manager {
 
     /// How `lease`'s VM looks now.
     pub fn leased_info(&self, lease: &Arc<Lease>) -> VmInfo {
-        let view = lease.provider.runtime.get_vm_by_uid(lease.uid);
-        let mut view = view.unwrap_or_else(|| self.lost_view(lease));
-        // The promise is the journal's: the name follows within the same call.
         let held = lease.held();
+        let is_ended = matches!(held.state, VmState::Releasing | VmState::Gone);
+        // One that a tenant has was not destroyed by its wish: it is lost.
+        let found = lease.provider.runtime.get_vm_by_uid(lease.uid);
+        let found = found.filter(|view| is_ended || view.status != VmStatus::Destroyed);
+        let mut view = found.unwrap_or_else(|| self.lost_view(lease));
+        // The promise is the journal's: the name follows within the same call.
         view.vm_id = held.vm_id;
-        if matches!(held.state, VmState::Releasing | VmState::Gone) {
+        if is_ended {
             view.status = VmStatus::Destroyed;
         }
         VmInfo {
@@ -434,6 +428,19 @@ impl Manager {
         let pool = view.tags.get(tags::POOL).and_then(|pool| PoolId::parse(pool).ok());
         if let Some(pool) = pool.and_then(|pool| self.pool(&pool).ok()) {
             pool.died(&view.vm_id);
+        }
+        if let Some(lease) = self.leases.by_uid(uid) {
+            self.quarantine(&lease);
+        }
+    }
+
+    /// A VM that a tenant has is dead or lost, and stays until the lease ends.
+    pub(crate) fn quarantine(&self, lease: &Lease) {
+        let Some(pool) = &lease.pool else { return };
+        pool.quarantine(lease.uid);
+        // Its lease may have ended meanwhile.
+        if self.leases.by_uid(lease.uid).is_none() {
+            pool.end_quarantine(lease.uid);
         }
     }
 }

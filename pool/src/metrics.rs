@@ -21,7 +21,8 @@ pub const HISTOGRAM_BOUNDS_SECONDS: [f64; 20] = [
 /// The stages of an acquire.
 const STAGES: [&str; 6] = ["queue", "select", "commit", "resume", "restore", "total"];
 /// What reaping at a start counts.
-const ORPHANS: [&str; 4] = ["instance", "process", "snapshot", "vm"];
+const ORPHANS: [&str; 7] =
+    ["cgroup", "container", "instance", "process", "snapshot", "socket", "vm"];
 /// Why a warm VM was thrown away.
 const DISCARDS: [&str; 5] = ["died", "over_age", "surplus", "old_generation", "not_ready"];
 /// Why a caller was turned away from the cold path.
@@ -87,6 +88,7 @@ pub struct PoolMetrics {
     target: Gauge,
     restoring: Gauge,
     leased: Gauge,
+    quarantined: Gauge,
     oldest_warm_age: Gauge,
     breaker_open: Gauge,
     acquires: [Counter; 2],
@@ -122,13 +124,13 @@ impl PoolMetrics {
         for reason in DISCARDS {
             discarded_counter(pool, reason).absolute(0);
         }
-        gauge("hearth_quarantined_vms").set(0.0);
         Self {
             pool: pool.to_owned(),
             warm: gauge("hearth_warm_vms"),
             target: gauge("hearth_target_vms"),
             restoring: gauge("hearth_restoring_vms"),
             leased: gauge("hearth_leased_vms"),
+            quarantined: gauge("hearth_quarantined_vms"),
             oldest_warm_age: gauge("hearth_oldest_warm_age_seconds"),
             breaker_open: gauge!("hearth_breaker_open", "template" => template.to_owned()),
             acquires: source.map(|source| {
@@ -195,6 +197,11 @@ impl PoolMetrics {
     /// How many tenants have.
     pub fn leased(&self, leased: usize) {
         self.leased.set(leased as f64);
+    }
+
+    /// How many of them ended by themselves.
+    pub fn quarantined(&self, quarantined: usize) {
+        self.quarantined.set(quarantined as f64);
     }
 
     /// How old the oldest warm one is; zero when there is none.

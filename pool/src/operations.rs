@@ -1,17 +1,24 @@
 //! What takes longer than a call: its progress, and what came of it.
 //!
-//! Kept in memory, bounded in number and time; what an operation builds is journaled by itself.
+//! Bounded in number and time. Its beginning and its end are journaled, so that whoever began it
+//! learns after a restart what came of it; what it builds is journaled by itself.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hearth_providers::env::Env;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::error::{Error, Kind, Result};
 use crate::ids::{ArtifactId, TemplateId};
+use crate::jobs::Class;
+use crate::journal::Journal;
+use crate::manager::Manager;
+use crate::templates::TemplateState;
 
 /// The most operations that are kept.
 const MAX_KEPT: usize = 1000;
@@ -24,7 +31,7 @@ pub struct Operation {
     /// Its name's last part.
     pub id: String,
     /// The method that began it, as `CreateTemplate`.
-    pub verb: &'static str,
+    pub verb: Cow<'static, str>,
     /// What it makes.
     pub target: Target,
     /// What it is doing now.
@@ -37,11 +44,14 @@ pub struct Operation {
     pub update_time: SystemTime,
     /// How it ended.
     pub outcome: Option<Outcome>,
+    /// Names what it makes, whatever else had the name of its target before.
+    makes: String,
     ended_at: Option<Duration>,
 }
 
 /// What an operation makes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Target {
     /// A template.
     Template(TemplateId),
@@ -58,9 +68,48 @@ pub enum Outcome {
     Failed(Arc<Error>),
 }
 
+/// An operation, as it is journaled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationRecord {
+    id: String,
+    verb: String,
+    target: Target,
+    makes: String,
+    create_time: SystemTime,
+    update_time: SystemTime,
+    /// Unset: it was under way.
+    ended: Option<Ended>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Ended {
+    Done,
+    Failed(String),
+}
+
+impl Operation {
+    fn record(&self) -> OperationRecord {
+        let ended = self.outcome.as_ref().map(|outcome| match outcome {
+            Outcome::Done => Ended::Done,
+            Outcome::Failed(error) => Ended::Failed(error.to_string()),
+        });
+        OperationRecord {
+            id: self.id.clone(),
+            verb: self.verb.clone().into_owned(),
+            target: self.target.clone(),
+            makes: self.makes.clone(),
+            create_time: self.create_time,
+            update_time: self.update_time,
+            ended,
+        }
+    }
+}
+
 /// Every operation.
 pub struct Operations {
     env: Arc<dyn Env>,
+    journal: Arc<Journal>,
     by_id: Mutex<BTreeMap<String, watch::Sender<Operation>>>,
 }
 
@@ -71,35 +120,84 @@ impl std::fmt::Debug for Operations {
 }
 
 impl Operations {
-    pub(crate) fn new(env: Arc<dyn Env>) -> Self {
-        Self { env, by_id: Mutex::default() }
+    pub(crate) fn new(env: Arc<dyn Env>, journal: Arc<Journal>) -> Self {
+        Self { env, journal, by_id: Mutex::default() }
     }
 
-    /// Begins one; answers its id.
-    pub(crate) fn begin(&self, verb: &'static str, target: Target) -> String {
+    /// Takes up those of the journal. One that was under way has come to its end if `is_made` says that
+    /// what it makes is there.
+    fn recover(&self, records: Vec<OperationRecord>, is_made: impl Fn(&Target, &str) -> bool) {
+        let (now, ended_at) = (self.env.now(), Some(self.env.boot_time()));
+        let mut by_id = self.by_id.lock();
+        for record in records {
+            let was_open = record.ended.is_none();
+            let outcome = match record.ended {
+                Some(Ended::Done) => Outcome::Done,
+                Some(Ended::Failed(message)) => {
+                    Outcome::Failed(Arc::new(Error::FailedBefore { message }))
+                }
+                None if is_made(&record.target, &record.makes) => Outcome::Done,
+                None => Outcome::Failed(Arc::new(Error::Interrupted)),
+            };
+            let is_done = matches!(outcome, Outcome::Done);
+            let operation = Operation {
+                id: record.id,
+                verb: record.verb.into(),
+                target: record.target,
+                stage: if is_done { "done" } else { "interrupted" },
+                percent: if is_done { 100 } else { 0 },
+                create_time: record.create_time,
+                update_time: if was_open { now } else { record.update_time },
+                outcome: Some(outcome),
+                makes: record.makes,
+                ended_at,
+            };
+            if was_open {
+                self.write(&operation);
+            }
+            by_id.insert(operation.id.clone(), watch::channel(operation).0);
+        }
+    }
+
+    /// Begins one, which makes what `makes` names for ever; answers its id.
+    ///
+    /// # Errors
+    /// `Storage`, and nothing has begun.
+    pub(crate) fn begin(
+        &self,
+        verb: &'static str,
+        target: Target,
+        makes: impl Into<String>,
+    ) -> Result<String> {
         let id = format!("{}-{}", verb.to_ascii_lowercase(), self.env.uid());
         let now = self.env.now();
         let operation = Operation {
             id: id.clone(),
-            verb,
+            verb: verb.into(),
             target,
             stage: "queued",
             percent: 0,
             create_time: now,
             update_time: now,
             outcome: None,
+            makes: makes.into(),
             ended_at: None,
         };
+        self.journal.write_operation(&id, &operation.record())?;
         let mut by_id = self.by_id.lock();
         let boot = self.env.boot_time();
-        by_id.retain(|_, kept| kept.borrow().ended_at.is_none_or(|at| at + KEPT_FOR > boot));
-        if by_id.len() >= MAX_KEPT {
-            let oldest = by_id.values().map(|kept| kept.borrow().clone());
-            let oldest = oldest.filter(|it| it.outcome.is_some()).min_by_key(|it| it.update_time);
-            oldest.inspect(|oldest| drop(by_id.remove(&oldest.id)));
+        let is_old = |it: &Operation| it.ended_at.is_some_and(|at| at + KEPT_FOR <= boot);
+        let ended = by_id.values().map(|kept| kept.borrow().clone());
+        let mut ended: Vec<_> = ended.filter(|it| it.outcome.is_some()).collect();
+        ended.sort_by_key(|it| it.update_time);
+        let beyond = (by_id.len() + 1).saturating_sub(MAX_KEPT);
+        let goes = |(place, it): &(usize, Operation)| *place < beyond || is_old(it);
+        for (_, gone) in ended.into_iter().enumerate().filter(goes) {
+            by_id.remove(&gone.id);
+            self.forget(&gone.id);
         }
         by_id.insert(id.clone(), watch::channel(operation).0);
-        id
+        Ok(id)
     }
 
     pub(crate) fn progress(&self, id: &str, stage: &'static str, percent: u32) {
@@ -119,6 +217,23 @@ impl Operations {
             operation.outcome = Some(outcome);
             operation.ended_at = Some(at);
         });
+        // As whoever waits for it: it may be forgotten already.
+        if let Ok(ended) = self.get(id) {
+            self.write(&ended);
+        }
+    }
+
+    fn write(&self, operation: &Operation) {
+        if let Err(error) = self.journal.write_operation(&operation.id, &operation.record()) {
+            let id = &operation.id;
+            tracing::warn!(id, %error, "what came of an operation could not be written");
+        }
+    }
+
+    fn forget(&self, id: &str) {
+        if let Err(error) = self.journal.forget_operation(id) {
+            tracing::warn!(id, %error, "an operation could not be forgotten");
+        }
     }
 
     fn change(&self, id: &str, change: impl FnOnce(&mut Operation)) {
@@ -174,12 +289,36 @@ impl Operations {
             let (kind, name) = (Kind::Operation, id.to_owned());
             return Err(Error::InUse { kind, name, by: "the work under way".to_owned() });
         }
-        self.by_id.lock().remove(id);
+        self.discard(id);
         Ok(())
+    }
+
+    /// Forgets one, also when it has not ended.
+    pub(crate) fn discard(&self, id: &str) {
+        self.by_id.lock().remove(id);
+        self.forget(id);
     }
 
     fn watch(&self, id: &str) -> Result<watch::Receiver<Operation>> {
         let missing = || Error::NotFound { kind: Kind::Operation, name: id.to_owned() };
         self.by_id.lock().get(id).map(watch::Sender::subscribe).ok_or_else(missing)
+    }
+}
+
+impl Manager {
+    /// Takes up the operations of the journal, once templates and artifacts are.
+    pub(crate) async fn recover_operations(&self) -> Result<()> {
+        let journal = Arc::clone(&self.journal);
+        let call = move || Ok(journal.operations());
+        let records = self.jobs.run(Class::Verb, "operations", Duration::MAX, call, drop).await??;
+        self.operations().recover(records, |target, makes| match target {
+            Target::Template(id) => self.template(id).is_ok_and(|template| {
+                template.etag == makes && template.state == TemplateState::Ready
+            }),
+            Target::Artifact(id) => {
+                self.artifact(id, None).is_ok_and(|artifact| artifact.uid.to_string() == makes)
+            }
+        });
+        Ok(())
     }
 }

@@ -1,21 +1,22 @@
 //! One pool: its books, its provider and template, and the bell that wakes its driver.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use hearth_providers::env::Env;
 use hearth_providers::model::VmStatus;
-use hearth_providers::{VmId, VmRuntime};
+use hearth_providers::{Uid, VmId, VmRuntime};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::config::Limits;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{PoolId, TemplateId};
 use crate::ledger::{Bounds, Ledger, Settled, WarmVm};
 use crate::metrics::PoolMetrics;
+use crate::mutants::{self, Mutant};
 use crate::retire::Reaper;
 use crate::templates::Template;
 
@@ -155,9 +156,9 @@ pub struct Pool {
     pub(crate) ledger: Mutex<Ledger<oneshot::Sender<Granted>>>,
     config: RwLock<Arc<PoolConfig>>,
     template: RwLock<Arc<Template>>,
-    leased: AtomicUsize,
+    leased: Mutex<Leased>,
     /// Restores under way, each for one caller alone.
-    dedicated: Arc<AtomicUsize>,
+    dedicated: Arc<Semaphore>,
     /// Mean time of a restore, in seconds, for predictions.
     restore_seconds: Mutex<Option<f64>>,
     reaper: Reaper,
@@ -182,6 +183,8 @@ pub struct PoolStatus {
     pub restoring: usize,
     /// VMs that tenants have.
     pub leased: usize,
+    /// How many of these have ended by themselves.
+    pub quarantined: usize,
     /// Callers that wait.
     pub waiting: usize,
     /// The template's generation.
@@ -218,8 +221,8 @@ impl Pool {
             ledger: Mutex::new(Ledger::new(bounds(&config, limits.max_waiting))),
             config: RwLock::new(Arc::new(config)),
             template: RwLock::new(template),
-            leased: AtomicUsize::new(0),
-            dedicated: Arc::default(),
+            leased: Mutex::default(),
+            dedicated: Arc::new(Semaphore::new(limits.max_waiting.min(Semaphore::MAX_PERMITS))),
             restore_seconds: Mutex::default(),
             reaper,
             env,
@@ -249,7 +252,7 @@ impl Pool {
     pub(crate) fn set_template(&self, template: Arc<Template>) {
         let is_new = self.template().generation != template.generation;
         *self.template.write() = template;
-        if is_new {
+        if is_new && !mutants::is(Mutant::OldGeneration) {
             self.discard_all();
         }
         self.bell.notify_one();
@@ -283,13 +286,18 @@ impl Pool {
     /// How it stands.
     pub fn status(&self) -> PoolStatus {
         let now = self.env.boot_time();
+        let (leased, quarantined) = {
+            let leased = self.leased.lock();
+            (leased.count, leased.failed.len())
+        };
         let ledger = self.ledger.lock();
         let breaker = ledger.breaker();
         PoolStatus {
             warm: ledger.warm(),
             target: ledger.bounds().target,
             restoring: ledger.restoring(),
-            leased: self.leased.load(Ordering::Relaxed),
+            leased,
+            quarantined,
             waiting: ledger.waiting(),
             generation: self.template().generation,
             breaker_open: breaker.is_open(),
@@ -353,7 +361,8 @@ impl Pool {
                     // The caller has left; its VM goes to the next, here and not by `drop`, so
                     // that a line of leavers does not nest.
                     let Some(vm) = unsent.ok().and_then(|mut it| it.vm.take()) else { break };
-                    let Some(next) = self.ledger.lock().give_back(&vm.vm_id) else { break };
+                    let now = self.env.boot_time();
+                    let Some(next) = self.ledger.lock().give_back(&vm.vm_id, now) else { break };
                     settled = next;
                 }
             }
@@ -372,6 +381,9 @@ impl Pool {
 
     /// A VM of this pool has ended by itself, if it is in the books.
     pub(crate) fn died(&self, vm_id: &VmId) {
+        if mutants::is(Mutant::DeadHandedOut) {
+            return;
+        }
         let died = self.ledger.lock().died(vm_id);
         self.discard(died, "died");
         self.show();
@@ -379,19 +391,30 @@ impl Pool {
     }
 
     pub(crate) fn leased_changed(&self, change: isize) {
-        let leased = match change {
-            1.. => self.leased.fetch_add(change.unsigned_abs(), Ordering::Relaxed) + 1,
-            _ => self.leased.fetch_sub(change.unsigned_abs(), Ordering::Relaxed) - 1,
-        };
-        self.metrics.leased(leased);
+        let mut leased = self.leased.lock();
+        leased.count = leased.count.saturating_add_signed(change);
+        // Under the lock, so that the last value is the last one shown.
+        self.metrics.leased(leased.count);
     }
 
-    /// A place for a restore of one caller alone; `None` when `max` have one.
-    pub(crate) fn take_dedicated(&self, max: usize) -> Option<Dedicated> {
-        let before = self.dedicated.fetch_add(1, Ordering::Relaxed);
-        // Taken in either case; dropped again when there was none left.
-        let place = Dedicated(Arc::clone(&self.dedicated));
-        (before < max).then_some(place)
+    /// A VM that a tenant has of this pool has ended by itself; it stays for whoever wants to know why.
+    pub(crate) fn quarantine(&self, uid: Uid) {
+        let mut leased = self.leased.lock();
+        leased.failed.insert(uid);
+        self.metrics.quarantined(leased.failed.len());
+    }
+
+    /// Nothing is left of this VM, which may have been in quarantine.
+    pub(crate) fn end_quarantine(&self, uid: Uid) {
+        let mut leased = self.leased.lock();
+        leased.failed.remove(&uid);
+        self.metrics.quarantined(leased.failed.len());
+    }
+
+    /// A place for a restore of one caller alone; dropped, it is free. `None` when as many have one
+    /// as may wait.
+    pub(crate) fn take_dedicated(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.dedicated).try_acquire_owned().ok()
     }
 
     /// Writes the counts into the metrics.
@@ -414,22 +437,20 @@ impl Pool {
     }
 }
 
+/// The VMs of a pool that tenants have.
+#[derive(Debug, Default)]
+struct Leased {
+    count: usize,
+    /// Those of them that ended by themselves.
+    failed: HashSet<Uid>,
+}
+
 fn bounds(config: &PoolConfig, max_waiting: usize) -> Bounds {
     Bounds {
         target: config.target(),
         max_parallel_restores: config.max_parallel_restores,
         max_waiting,
         max_warm_age: config.max_warm_age,
-    }
-}
-
-/// A place for a restore of one caller alone; dropped, it is free.
-#[derive(Debug)]
-pub(crate) struct Dedicated(Arc<AtomicUsize>);
-
-impl Drop for Dedicated {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -453,6 +474,7 @@ impl Reserved {
             self.pool.provider.runtime.status(&vm.vm_id),
             Some(VmStatus::Running | VmStatus::Stopped)
         );
+        let alive = alive || mutants::is(Mutant::DeadHandedOut);
         if self.pool.ledger.lock().commit(&vm.vm_id) && alive {
             return Some(vm);
         }
@@ -463,8 +485,11 @@ impl Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        if let Some(vm) = self.vm.take() {
-            let settled = self.pool.ledger.lock().give_back(&vm.vm_id);
+        if let Some(vm) = self.vm.take()
+            && !mutants::is(Mutant::LeakedReservation)
+        {
+            let now = self.pool.env.boot_time();
+            let settled = self.pool.ledger.lock().give_back(&vm.vm_id, now);
             settled.into_iter().for_each(|settled| self.pool.settle(settled));
         }
     }

@@ -6,7 +6,7 @@
 //! | journal | instance | becomes |
 //! |---|---|---|
 //! | leased | lives | the tenant's: its name is made good |
-//! | leased | dead or lost | the tenant's, FAILED, found by name and request id |
+//! | leased | dead, lost, or of another boot | the tenant's, FAILED, found by name and request id |
 //! | aborted, releasing | any | destroyed |
 //! | gone | any | destroyed; the request is remembered for its time |
 //! | nothing | of this boot, pool, generation and state, young and answering | warm |
@@ -29,8 +29,13 @@ use crate::ledger::WarmVm;
 use crate::lifecycle::{VmEvent, VmState};
 use crate::manager::{Manager, tags};
 use crate::metrics;
+use crate::mutants::{self, Mutant};
 use crate::pool::{Pool, PoolConfig, Provider, WarmState};
 use crate::templates::{Template, TemplateState};
+
+/// How often a name is made good at once, and how long it is waited then.
+const NAME_TRIES: usize = 5;
+const NAME_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a recovery did, for the log.
 #[derive(Debug, Default)]
@@ -78,6 +83,7 @@ impl Manager {
         }
         by_uid.into_values().for_each(|record| self.recover_lease(record, None, &mut report));
         self.recover_artifacts().await?;
+        self.recover_operations().await?;
         self.adopt_warm(adoptions, &mut report).await;
         opened.iter().for_each(|pool| self.drive(pool));
         tracing::info!(?report, "recovery has finished");
@@ -157,9 +163,12 @@ impl Manager {
         let (vm_id, fingerprint) = (record.vm_id.clone(), record.fingerprint);
         let was_aborted = record.state == RecordState::Aborted;
         let was_resuming = record.state == RecordState::Resuming;
+        let is_of_this_boot = record.boot_id == self.boot_id;
         let record = self.on_this_boot(record);
         let lease = Lease::new(record, state, provider, pool);
-        if let Some(request) = lease.request.clone().filter(|_| !was_aborted) {
+        if let Some(request) = lease.request.clone().filter(|_| !was_aborted)
+            && !mutants::is(Mutant::ForgottenRequest)
+        {
             self.requests.adopt(request, fingerprint, Arc::clone(&lease));
         }
         if !is_live {
@@ -168,14 +177,25 @@ impl Manager {
             return;
         }
         report.leases += 1;
-        let lives = view.as_ref().is_some_and(|it| it.status != VmStatus::Failed);
+        let looks_alive = view.as_ref().is_some_and(|it| it.status != VmStatus::Failed);
+        let lives = looks_alive && is_of_this_boot;
         report.failed_leases += usize::from(!lives);
-        if let Some(view) = view.filter(|view| view.vm_id != vm_id) {
-            self.make_name_good(&lease, &view.vm_id, &vm_id);
+        if let Some(view) = view.as_ref().filter(|_| looks_alive && !is_of_this_boot) {
+            // No VM outlives its host's boot: what runs has nothing of what the tenant had in memory.
+            tracing::warn!(%vm_id, uid = %view.uid, "a leased VM of another boot is destroyed");
+            let called = self.put_aside(&lease.provider, view, &lease.pool_vm_id);
+            self.reaper.retire(&lease.provider, called, None);
+        } else if view.is_some_and(|view| view.vm_id != vm_id)
+            && !mutants::is(Mutant::NotRolledForward)
+        {
+            self.make_name_good(&lease);
         }
         lease.pool.as_ref().inspect(|pool| pool.leased_changed(1));
         self.leases.insert(&lease);
         self.leases.hold_name(&vm_id, &lease);
+        if !lives {
+            self.quarantine(&lease);
+        }
         if was_resuming && lives {
             self.finish_resume(&lease, vm_id);
         }
@@ -208,33 +228,57 @@ impl Manager {
         record
     }
 
-    /// The crash came between the append and the rename, or within a rename of the tenant's.
-    fn make_name_good(&self, lease: &Arc<Lease>, called: &VmId, vm_id: &VmId) {
-        let runtime = &lease.provider.runtime;
-        let renamed = match runtime.rename_vm(called, vm_id) {
+    /// The crash came between the append and the rename, or within a rename of the tenant's. One that
+    /// fails is tried again: some times before anybody is served, then for as long as the lease lives.
+    fn make_name_good(self: &Arc<Self>, lease: &Arc<Lease>) {
+        for _ in 0..NAME_TRIES {
+            match self.give_its_name(lease) {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(uid = %lease.uid, %error, "a leased VM has a wrong name");
+                }
+            }
+        }
+        let (manager, lease) = (Arc::clone(self), Arc::clone(lease));
+        self.tasks.spawn(async move {
+            while lease.is_live() && manager.give_its_name(&lease).is_err() {
+                tokio::select! {
+                    () = tokio::time::sleep(NAME_PAUSE) => {}
+                    () = manager.tasks.stopping().cancelled() => return,
+                }
+            }
+        });
+    }
+
+    fn give_its_name(&self, lease: &Lease) -> Result<(), VmRuntimeError> {
+        let (runtime, vm_id) = (&lease.provider.runtime, lease.held().vm_id);
+        // The answer of the try before may have been lost.
+        let called = runtime.get_vm_by_uid(lease.uid).map(|view| view.vm_id);
+        let Some(called) = called.filter(|called| *called != vm_id) else { return Ok(()) };
+        match runtime.rename_vm(&called, &vm_id) {
             // Whoever has the name has no lease for it: the journal would have said so.
             Err(VmRuntimeError::AlreadyExists { .. }) => {
-                let aside = runtime.get_vm(vm_id).map_or_else(|| self.env.uid(), |it| it.uid);
+                let aside = runtime.get_vm(&vm_id).map_or_else(|| self.env.uid(), |it| it.uid);
                 let aside = VmId::warm(aside);
-                runtime.rename_vm(vm_id, &aside).and_then(|()| runtime.rename_vm(called, vm_id))
+                runtime.rename_vm(&vm_id, &aside).and_then(|()| runtime.rename_vm(&called, &vm_id))
             }
             renamed => renamed,
-        };
-        if let Err(error) = renamed {
-            tracing::error!(%vm_id, uid = %lease.uid, %error, "a leased VM has a wrong name");
         }
     }
 
     fn finish_release(&self, lease: &Arc<Lease>, view: Option<VmView>, was_aborted: bool) {
         let now = self.env.boot_time();
         match view {
+            // Nobody ever had it: its record goes with it, and its request may have led to another.
+            Some(view) if was_aborted => {
+                let called = self.put_aside(&lease.provider, &view, &lease.pool_vm_id);
+                self.retire_unhanded(lease, called);
+            }
             Some(view) => {
                 lease.pool.as_ref().inspect(|pool| pool.leased_changed(1));
                 self.leases.insert(lease);
-                if !was_aborted {
-                    // Whoever asks again for its release is told that it was released.
-                    self.leases.free_name(&lease.held().vm_id, lease, now);
-                }
+                // Whoever asks again for its release is told that it was released.
+                self.leases.free_name(&lease.held().vm_id, lease, now);
                 let called = self.put_aside(&lease.provider, &view, &lease.pool_vm_id);
                 drop(self.destroy(lease, called, None));
             }
@@ -340,7 +384,7 @@ impl Manager {
     }
 
     async fn probe_adopted(&self, pool: &Arc<Pool>, vm_id: &VmId) -> Result<(), VmRuntimeError> {
-        if pool.config().warm_state == WarmState::Paused {
+        if pool.config().warm_state == WarmState::Paused || mutants::is(Mutant::AdoptUnprobed) {
             // It was probed before it was paused, and nothing has run in it since.
             return Ok(());
         }

@@ -19,6 +19,7 @@ use crate::lease::{Lease, Leases};
 use crate::lifecycle::VmEvent;
 use crate::manager::{Manager, tags};
 use crate::metrics;
+use crate::mutants::{self, Mutant};
 
 impl Manager {
     /// Ends a lease; returns when the name is free. A second call is fine.
@@ -90,7 +91,8 @@ impl Manager {
             return Ok(None);
         }
         let record = lease.record(RecordState::Releasing, &self.boot_id);
-        if let Err(error) = self.journal.write_lease(&record) {
+        let is_written = !mutants::is(Mutant::UnwrittenRelease);
+        if is_written && let Err(error) = self.journal.write_lease(&record) {
             lease.take_back_release();
             return Err(error);
         }
@@ -101,6 +103,10 @@ impl Manager {
             Ok(())
             | Err(VmRuntimeError::NotFound { .. } | VmRuntimeError::InvalidTransition { .. }) => {
                 self.leases.free_name(&vm_id, lease, self.env.boot_time());
+                if mutants::is(Mutant::ReleaseToPool) {
+                    mutants::warm_again(lease, self.env.boot_time());
+                    return Ok(None);
+                }
                 self.destroy(lease, lease.pool_vm_id.clone(), None);
                 Ok(None)
             }
@@ -133,6 +139,12 @@ impl Manager {
                 }
             }
         };
+        self.retire_unhanded(lease, called);
+    }
+
+    /// Has the VM of an aborted handover destroyed, which is called `called`; then nothing is left
+    /// of its lease.
+    pub(crate) fn retire_unhanded(&self, lease: &Arc<Lease>, called: VmId) {
         let (journal, uid) = (Arc::clone(&self.journal), lease.uid);
         let on_gone = Box::new(move || {
             if let Err(error) = journal.forget_lease(uid) {
@@ -155,8 +167,14 @@ impl Manager {
                 tracing::warn!(uid = %ended.uid, %error, "the end of a lease could not be written");
             }
             frees.inspect(|vm_id| leases.free_name(vm_id, &ended, now));
+            if mutants::is(Mutant::NameFreedTwice) {
+                leases.drop_name(&ended.held().vm_id, ended.uid);
+            }
             leases.remove(ended.uid);
-            ended.pool.as_ref().inspect(|pool| pool.leased_changed(-1));
+            if let Some(pool) = &ended.pool {
+                pool.leased_changed(-1);
+                pool.end_quarantine(ended.uid);
+            }
             requests.ended(ended.request.clone(), ended.uid, now);
         });
         self.reaper.retire_instance(&lease.provider, lease.uid, called, on_gone)
@@ -170,6 +188,9 @@ impl Manager {
                 () = self.tasks.stopping().cancelled() => return,
             }
             let now = self.env.boot_time();
+            if mutants::is(Mutant::MissingExpiry) {
+                continue;
+            }
             for lease in self.leases.take_due(now) {
                 let vm_id = lease.held().vm_id;
                 match self.end(&lease) {
@@ -225,11 +246,13 @@ impl Manager {
             held.expire_time = now + ttl;
         });
         let record = lease.record(RecordState::Leased, &self.boot_id);
-        if let Err(error) = self.journal.write_lease(&record) {
+        let is_written = !mutants::is(Mutant::UnwrittenRenewal);
+        if is_written && let Err(error) = self.journal.write_lease(&record) {
             lease.change(|held| {
                 held.deadline = before.deadline;
                 held.expire_time = before.expire_time;
             });
+            self.leases.watch(&lease);
             return Err(error);
         }
         drop(writing);

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::ids::Tenant;
 use crate::lease::Lease;
+use crate::mutants::{self, Mutant};
 
 /// For how long the request of an ended lease is remembered.
 pub const REMEMBERED_FOR: Duration = Duration::from_secs(3600);
@@ -45,13 +46,20 @@ pub struct RequestKey {
 #[derive(Debug)]
 pub struct RequestLog {
     known: DashMap<RequestKey, Known>,
-    ended: Mutex<VecDeque<Ended>>,
+    ended: Mutex<Ended>,
     capacity: usize,
 }
 
-/// A lease that has ended, whose record is kept for the sake of its request.
-#[derive(Debug)]
+/// Leases that have ended, whose records are kept for the sake of their requests.
+#[derive(Debug, Default)]
 struct Ended {
+    oldest_first: VecDeque<EndedLease>,
+    /// Those whose request had to make room: their records may go.
+    forgotten: Vec<Uid>,
+}
+
+#[derive(Debug)]
+struct EndedLease {
     at: Duration,
     request: Option<RequestKey>,
     uid: Uid,
@@ -126,7 +134,7 @@ impl RequestLog {
 
     /// The lease of `uid`, made by `request`, has ended at `now`.
     pub fn ended(&self, request: Option<RequestKey>, uid: Uid, now: Duration) {
-        self.ended.lock().push_back(Ended { at: now, request, uid });
+        self.ended.lock().oldest_first.push_back(EndedLease { at: now, request, uid });
     }
 
     /// How many are remembered.
@@ -144,13 +152,16 @@ impl RequestLog {
         self.capacity
     }
 
-    /// Forgets those that ended long before `now`; answers whose records may go.
+    /// Forgets those that ended long before `now`, and the oldest beyond the capacity, whether a
+    /// request made them or not; answers whose records may go.
     pub fn forget_old(&self, now: Duration) -> Vec<Uid> {
-        let mut forgotten = Vec::new();
         let mut ended = self.ended.lock();
-        while ended.front().is_some_and(|oldest| {
-            oldest.at + REMEMBERED_FOR <= now || self.known.len() > self.capacity
-        }) && let Some(oldest) = ended.pop_front()
+        let mut forgotten = std::mem::take(&mut ended.forgotten);
+        while ended.oldest_first.front().is_some_and(|oldest| {
+            oldest.at + REMEMBERED_FOR <= now
+                || self.known.len() > self.capacity
+                || ended.oldest_first.len() > self.capacity
+        }) && let Some(oldest) = ended.oldest_first.pop_front()
         {
             oldest.request.inspect(|key| drop(self.known.remove(key)));
             forgotten.push(oldest.uid);
@@ -160,17 +171,23 @@ impl RequestLog {
 
     fn forget_oldest(&self) -> bool {
         let mut ended = self.ended.lock();
-        let Some(place) = ended.iter().position(|it| it.request.is_some()) else { return false };
-        // Its record stays for the time being: a restart takes it up again, and forgets it then.
-        let key = ended.get_mut(place).and_then(|it| it.request.take());
-        drop(ended);
-        key.is_some_and(|key| self.known.remove(&key).is_some())
+        while let Some(oldest) = ended.oldest_first.pop_front() {
+            // Its record goes at the next look; a restart before would take it up again.
+            ended.forgotten.push(oldest.uid);
+            if oldest.request.is_some_and(|key| self.known.remove(&key).is_some()) {
+                return true;
+            }
+        }
+        false
     }
 }
 
 impl Pending {
     /// It led to `lease`.
     pub fn done(mut self, lease: &Arc<Lease>) {
+        if mutants::is(Mutant::ForgottenReplay) {
+            return;
+        }
         self.done = true;
         let known = Known::Done { fingerprint: self.fingerprint, lease: Arc::clone(lease) };
         self.log.known.insert(self.key.clone(), known);
@@ -248,6 +265,18 @@ mod tests {
         let log = RequestLog::new(1);
         let Begin::New(_pending) = log.begin(key("a"), 1) else { panic!("it is new") };
         assert!(matches!(log.begin(key("b"), 1), Begin::Full));
+    }
+
+    #[test]
+    fn ended_leases_are_bounded_with_and_without_a_request() {
+        let log = RequestLog::new(2);
+        let uid = |byte| Uid::from_random([byte; 16]);
+        for byte in 1..=5 {
+            log.ended(None, uid(byte), Duration::ZERO);
+        }
+        assert_eq!(log.forget_old(Duration::ZERO), [uid(1), uid(2), uid(3)]);
+        assert!(log.forget_old(Duration::ZERO).is_empty());
+        assert_eq!(log.forget_old(REMEMBERED_FOR), [uid(4), uid(5)]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use hearth_providers::{Uid, VmId, VmRuntime, VmRuntimeError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::jobs::{Class, Jobs};
+use crate::mutants::{self, Mutant};
 use crate::pool::Provider;
 use crate::tasks::TaskGroup;
 
@@ -115,13 +116,25 @@ fn destroy_instance(
     vm_id: &VmId,
     uid: Option<Uid>,
 ) -> Result<(), VmRuntimeError> {
-    match uid.map(|uid| runtime.get_vm_by_uid(uid)) {
-        Some(Some(view)) if view.status == VmStatus::Destroyed => Ok(()),
-        // It may be called otherwise by now.
-        Some(Some(view)) => runtime.destroy_vm(&view.vm_id),
-        Some(None) => Ok(()),
+    if mutants::is(Mutant::DestroyedByName) {
+        return runtime.destroy_vm(vm_id);
+    }
+    let Some(uid) = uid else {
         // A pool's name is given once; it may be that its VM came late.
-        None if vm_id.is_pools_own() => runtime.destroy_vm(vm_id),
-        None => Ok(()),
+        return if vm_id.is_pools_own() { runtime.destroy_vm(vm_id) } else { Ok(()) };
+    };
+    let living = || runtime.get_vm_by_uid(uid).filter(|view| view.status != VmStatus::Destroyed);
+    // It may be called otherwise by now.
+    let Some(view) = living() else { return Ok(()) };
+    let done = runtime.destroy_vm(&view.vm_id);
+    match living() {
+        // It was renamed meanwhile, or what was answered is not so.
+        Some(_) if matches!(done, Ok(()) | Err(VmRuntimeError::NotFound { .. })) => {
+            Err(VmRuntimeError::Unavailable {
+                what: "the destroy: the VM lives on".to_owned(),
+                source: None,
+            })
+        }
+        _ => done,
     }
 }

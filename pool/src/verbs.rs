@@ -126,8 +126,14 @@ impl Manager {
         let mut spec = request.spec;
         spec.tags = self.tags(None, None);
         let (maker, called) = (Arc::clone(provider), vm_id.clone());
+        let lost = self.reaper.clone();
         let call = move || {
-            maker.runtime.create_vm_with_spec(&called, &spec)?;
+            let made = maker.runtime.create_vm_with_spec(&called, &spec);
+            if made.as_ref().is_err_and(|it| !matches!(it, VmRuntimeError::AlreadyExists { .. })) {
+                // Its answer may have been lost.
+                lost.retire(&maker, called.clone(), None);
+            }
+            made?;
             let found = maker.runtime.get_vm(&called).map(|vm| vm.uid);
             found.ok_or(VmRuntimeError::NotFound { vm_id: called })
         };

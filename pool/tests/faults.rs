@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use common::*;
 use hearth_pool::acquire::AcquireRequest;
+use hearth_pool::config::Limits;
 use hearth_pool::env::Env as _;
+use hearth_pool::jobs::Class;
 use hearth_pool::journal::Source;
 use hearth_pool::pool::Overflow;
 use hearth_providers::VmStatus;
@@ -185,6 +187,25 @@ async fn a_template_that_cannot_be_built_says_why_and_leaves_nothing() {
     node.create_pool(pool("default", 2), false).await.unwrap();
     assert_eq!(reason(node.take(request()).await), "template_not_ready");
     node.until("nothing is left", || host.live() == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_template_that_is_built_too_late_leaves_nothing() {
+    let host = Host::new(14);
+    let limits = Limits { build_timeout: Duration::from_secs(60), ..Limits::default() };
+    let node = host.open_with(limits, |class| match class {
+        Class::Build => Duration::from_secs(90),
+        _ => LATENCY,
+    });
+    node.start(false).await.unwrap();
+    let operation = node.create_template(template("default"), false).await.unwrap();
+    let ended = node.operations().wait(&operation, Duration::from_secs(80)).await.unwrap();
+    assert!(matches!(ended.outcome, Some(hearth_pool::operations::Outcome::Failed(_))));
+    assert_eq!(host.provider.runtime.all_snapshots().len(), 0, "nothing is made yet");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(host.faults.count(Call::Snapshot), 1, "it was made");
+    node.until("no VM is left", || host.live() == 0).await;
+    node.until("no snapshot is left", || host.provider.runtime.all_snapshots().is_empty()).await;
 }
 
 fn power_off(host: &Host, vm_id: &hearth_providers::VmId) {

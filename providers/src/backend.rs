@@ -83,6 +83,17 @@ pub struct Adopted<M> {
     pub failure: Option<Failure>,
 }
 
+/// What was ended or removed of an instance that was not adopted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reaped {
+    /// Processes that worked in its directory, or machines of a tool.
+    pub processes: usize,
+    /// Containers that were called after it.
+    pub containers: usize,
+    /// Control groups that were called after it.
+    pub cgroups: usize,
+}
+
 /// An adapter.
 pub trait Backend: Send + Sync + 'static {
     /// What is kept of a living machine: its process and its sockets, say.
@@ -153,9 +164,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Any: the instance is then reaped.
     fn adopt(&self, place: &Place, spec: &VmSpec) -> Result<Adopted<Self::Machine>>;
 
-    /// Ends whatever runs in the directory of an instance that is not adopted, after a restart.
-    /// Answers how many processes it ended.
-    fn reap(&self, dir: &std::path::Path) -> usize;
+    /// Ends whatever runs in the directory of an instance that is not adopted, after a restart, and
+    /// frees what it had outside of it. Answers what there was.
+    fn reap(&self, dir: &std::path::Path) -> Reaped;
 
     /// Loads what [`Self::snapshot`] captured, after a restart.
     ///

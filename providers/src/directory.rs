@@ -218,6 +218,9 @@ fn rename_exclusively(names: &OwnedFd, from: &str, to: &str) -> io::Result<()> {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -3,7 +3,8 @@
 //! A snapshot is found by its VM's uid and its own name, and lives as long as its VM, a pin
 //! (a template, an artifact) or a clone that maps its memory. On disk it is
 //! `<state>/snapshots/<uid>/` with `snapshot.json`, written last: a directory without one was
-//! never finished. All of it is bookkeeping under one short lock; files are removed outside it.
+//! never finished. All of it is bookkeeping under one short lock; files are written and removed
+//! outside it, a snapshot's record by one at a time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -54,9 +55,16 @@ struct Snapshot<I> {
     readers: usize,
     /// Its VM lives.
     owned: bool,
+    /// Held by whoever changes its record on disk.
+    writing: Arc<Mutex<()>>,
 }
 
 impl<I> Snapshot<I> {
+    fn new(record: Record, image: Option<I>, dir: Option<PathBuf>, owned: bool) -> Self {
+        let (image, clones) = (image.map(Arc::new), BTreeSet::new());
+        Self { record, image, dir, clones, readers: 0, owned, writing: Arc::default() }
+    }
+
     fn is_kept(&self) -> bool {
         let is_used = !self.clones.is_empty() || self.readers > 0;
         self.owned || !self.record.pins.is_empty() || is_used
@@ -117,18 +125,14 @@ impl<I> Snapshots<I> {
         if let Some(dir) = &dir {
             write_record(dir, &record)?;
         }
-        let image = Some(Arc::new(image));
-        let clones = BTreeSet::new();
-        let snapshot = Snapshot { image, dir, clones, readers: 0, owned: true, record };
+        let snapshot = Snapshot::new(record, Some(image), dir, true);
         self.by_uid.lock().insert(snapshot.record.uid, snapshot);
         Ok(())
     }
 
     /// Takes up what a restart found on disk.
     pub(crate) fn adopt(&self, record: Record, image: Option<I>, dir: PathBuf) {
-        let (image, dir) = (image.map(Arc::new), Some(dir));
-        let clones = BTreeSet::new();
-        let snapshot = Snapshot { image, dir, clones, readers: 0, owned: false, record };
+        let snapshot = Snapshot::new(record, image, Some(dir), false);
         self.by_uid.lock().insert(snapshot.record.uid, snapshot);
     }
 
@@ -202,11 +206,15 @@ impl<I> Snapshots<I> {
             held
         };
         let done = read(&held);
-        self.change(held.view.uid, |found| {
+        self.end_reading(held.view.uid);
+        done
+    }
+
+    fn end_reading(&self, snapshot: Uid) {
+        self.change(snapshot, |found| {
             found.readers -= 1;
             true
         });
-        done
     }
 
     /// Notes a clone that a restart found alive.
@@ -234,30 +242,46 @@ impl<I> Snapshots<I> {
         holder: Option<Uid>,
         pin: &str,
     ) -> Result<SnapshotView> {
-        // What is pinned outlives VMs, which end with their host, so it must outlive the host.
-        self.read(wanted, holder, |held| held.dir.as_deref().map_or(Ok(()), files::sync_tree))?;
-        let mut by_uid = self.by_uid.lock();
-        let found = Self::find(&mut by_uid, wanted, holder)?;
-        if found.record.pins.insert(pin.to_owned())
-            && let Some(dir) = &found.dir
-            && let Err(error) = write_record(dir, &found.record)
-        {
-            found.record.pins.remove(pin);
-            return Err(error);
-        }
-        Ok(found.view())
+        let uid = self.read(wanted, holder, |held| {
+            let uid = held.view.uid;
+            let Some(writing) = self.writing(uid) else { return Ok(uid) };
+            // What is pinned outlives VMs, which end with their host, so it must outlive the host.
+            held.dir.as_deref().map_or(Ok(()), files::sync_tree)?;
+            let _one_at_a_time = writing.lock();
+            let record = self.by_uid.lock().get(&uid).map(|found| found.record.clone());
+            if let (Some(mut record), Some(dir)) = (record, &held.dir)
+                && record.pins.insert(pin.to_owned())
+            {
+                write_record(dir, &record)?;
+            }
+            self.change(uid, |found| found.record.pins.insert(pin.to_owned()));
+            Ok(uid)
+        })?;
+        let view = self.by_uid.lock().get(&uid).map(Snapshot::view);
+        view.ok_or_else(|| not_found(wanted, "it was unpinned at once"))
     }
 
     pub(crate) fn unpin(&self, snapshot: Uid, pin: &str) -> Result<()> {
-        let mut written = Ok(());
+        let Some(writing) = self.writing(snapshot) else { return Ok(()) };
+        let _one_at_a_time = writing.lock();
+        let mut kept = None;
         self.change(snapshot, |found| {
             let removed = found.record.pins.remove(pin);
-            if removed && let (Some(dir), true) = (&found.dir, found.is_kept()) {
-                written = write_record(dir, &found.record);
+            if removed && found.is_kept() {
+                kept = found.dir.clone().map(|dir| (dir, found.record.clone()));
+                // It stays until its record is written.
+                found.readers += usize::from(kept.is_some());
             }
             removed
         });
+        let Some((dir, record)) = kept else { return Ok(()) };
+        let written = write_record(&dir, &record);
+        self.end_reading(snapshot);
         written
+    }
+
+    fn writing(&self, snapshot: Uid) -> Option<Arc<Mutex<()>>> {
+        self.by_uid.lock().get(&snapshot).map(|found| Arc::clone(&found.writing))
     }
 
     /// Removes an unpinned snapshot and answers its VM's uid.

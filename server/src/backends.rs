@@ -106,16 +106,13 @@ fn open_one(
 }
 
 fn reaped(name: &str, report: OpenReport) {
-    let OpenReport { adopted, reaped_instances, reaped_processes, reaped_snapshots } = report;
-    tracing::info!(
-        provider = name,
-        adopted,
-        reaped_instances,
-        reaped_processes,
-        reaped_snapshots,
-        "a provider has looked at what it left"
-    );
+    tracing::info!(provider = name, ?report, "a provider has looked at what it left");
+    let OpenReport { adopted: _, reaped_instances, reaped_snapshots, .. } = report;
+    let OpenReport { reaped_processes, reaped_containers, reaped_cgroups, .. } = report;
     orphans_reaped("instance", reaped_instances);
     orphans_reaped("process", reaped_processes);
+    orphans_reaped("container", reaped_containers);
+    orphans_reaped("cgroup", reaped_cgroups);
+    orphans_reaped("socket", report.reaped_sockets);
     orphans_reaped("snapshot", reaped_snapshots);
 }

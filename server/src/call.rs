@@ -61,7 +61,7 @@ impl Call {
         });
         let id = request.extensions().get::<CallId>().copied();
         Self {
-            caller: Caller::of(request.metadata()),
+            caller: Caller::of(request.extensions()),
             id: id.unwrap_or_else(CallId::next),
             deadline,
         }

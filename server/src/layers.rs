@@ -69,6 +69,11 @@ impl WatchLayer {
         let unknown = Arc::new(MethodMetrics::new("unknown", "unknown"));
         Ok(Self { methods: Arc::new(Methods { by_path, unknown }), is_open })
     }
+
+    /// The same for another server of this process.
+    pub(crate) fn opened_by(&self, is_open: Arc<AtomicBool>) -> Self {
+        Self { methods: Arc::clone(&self.methods), is_open }
+    }
 }
 
 impl<S> Layer<S> for WatchLayer {

@@ -5,13 +5,14 @@
 //! becomes a status in [`status`], the only such place.
 
 mod admin;
-mod auth;
+pub mod auth;
 mod backends;
 mod call;
 mod check;
 pub mod config;
 mod convert;
 mod filter;
+pub mod front;
 mod furnish;
 mod grpc;
 mod health;

@@ -52,17 +52,24 @@ pub(crate) fn serve(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .prepare();
-    let watch = WatchLayer::new(&[FILE_DESCRIPTOR_SET, HEALTH_DESCRIPTOR_SET], is_open)?;
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(settings.keepalive_interval))
         .http2_keepalive_timeout(Some(settings.keepalive_timeout))
         .max_concurrent_streams(settings.max_concurrent_streams)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
-        .layer(watch);
+        .layer(watch(is_open)?);
     let server = server.add_routes(routes);
     let incoming = no_delay(listener);
     Ok(async move { server.serve_with_incoming_shutdown(incoming, end).await })
+}
+
+/// What goes around the services, on a port and without one; lets calls of ours in when `is_open`.
+///
+/// # Errors
+/// When our own descriptors cannot be read.
+pub(crate) fn watch(is_open: Arc<AtomicBool>) -> Result<WatchLayer, Error> {
+    Ok(WatchLayer::new(&[FILE_DESCRIPTOR_SET, HEALTH_DESCRIPTOR_SET], is_open)?)
 }
 
 /// What is accepted sends small answers at once; what is not holds up nothing else.

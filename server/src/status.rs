@@ -264,6 +264,10 @@ fn of_error(error: &Error, call: CallId) -> Answer {
             log_cause(error, call);
             Answer::new(Code::Unavailable, "STORAGE_UNAVAILABLE", message).retry(RETRY_AFTER)
         }
+        Error::Interrupted => Answer::new(Code::Aborted, "OPERATION_INTERRUPTED", message),
+        Error::FailedBefore { .. } => {
+            Answer::new(Code::Aborted, "OPERATION_FAILED", scrubbed(&message))
+        }
         Error::Unimplemented { .. } => {
             Answer::new(Code::Unimplemented, "METHOD_UNIMPLEMENTED", message)
         }

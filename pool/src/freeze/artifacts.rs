@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{ArtifactId, Tenant};
 use crate::jobs::Class;
 use crate::journal::Control;
-use crate::manager::Manager;
+use crate::manager::{Manager, UNTIL_KNOWN};
 
 /// How often it is looked whether an artifact's time is up.
 const EXPIRY_PERIOD: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ impl Manager {
         let (journal, written) = (Arc::clone(&self.journal), artifact.clone());
         let call =
             move || Ok(journal.write_control(Control::Artifact, written.id.as_str(), &written));
-        self.jobs.run(Class::Verb, "journal", self.limits.verb_timeout, call, drop).await??;
+        self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await??;
         tracing::info!(artifact = %artifact.id, vm = %artifact.vm_id, "a VM is frozen");
         self.artifacts.write().insert(artifact);
         Ok(())
@@ -126,7 +126,7 @@ impl Manager {
         }
         let (journal, forgotten) = (Arc::clone(&self.journal), id.clone());
         let call = move || Ok(journal.forget_control(Control::Artifact, forgotten.as_str()));
-        self.jobs.run(Class::Verb, "journal", self.limits.verb_timeout, call, drop).await??;
+        self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await??;
         self.artifacts.write().remove(id);
         // Should this fail, the next start finds what no record has.
         let provider = self.provider(&artifact.provider).ok().cloned();

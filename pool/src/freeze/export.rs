@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hearth_providers::VmRuntimeError;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::{ArtifactId, Tenant};
 use crate::jobs::Class;
 use crate::manager::Manager;
@@ -33,15 +33,14 @@ impl Manager {
     ) -> Result<()> {
         let artifact = self.artifact(id, tenant)?;
         let provider = Arc::clone(self.provider(&artifact.provider)?);
-        if !self.jobs.has_place(Class::Export) {
-            let what = "the number of artifacts that are exported at once".to_owned();
-            let retry_after = Some(RETRY_AFTER);
-            return Err(Error::Provider(VmRuntimeError::Exhausted { what, retry_after }));
-        }
         let call = move || {
             provider.runtime.export_snapshot(&artifact.reference(), &mut into)?;
             into.flush().map_err(|error| VmRuntimeError::backend("hand over an artifact", error))
         };
-        Ok(self.jobs.run(Class::Export, "export", Duration::MAX, call, drop).await?)
+        let done = self.jobs.try_run(Class::Export, "export", call).await.unwrap_or_else(|| {
+            let what = "the number of artifacts that are exported at once".to_owned();
+            Err(VmRuntimeError::Exhausted { what, retry_after: Some(RETRY_AFTER) })
+        });
+        Ok(done?)
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use super::tail::{self, Broken, Cut};
-use super::{advice, storage};
+use super::{LOCK_TRIES, PAUSE, advice, storage};
 use crate::error::{Error, Result};
 
 /// An open store. One write that fails makes it refuse every later one: then it must be opened
@@ -33,18 +33,35 @@ impl Store {
     }
 
     fn open_unguarded(dir: &Path) -> Result<Self> {
-        let open = || {
-            let database = Database::builder(dir).worker_threads(1).open()?;
-            let keyspace = |name| database.keyspace(name, KeyspaceCreateOptions::default);
+        let open = || -> fjall::Result<Self> {
+            let builder = Database::builder(dir).worker_threads(1);
+            let database = builder.max_journaling_size(MAX_LOG_BYTES).open()?;
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(MAX_TABLE_BYTES);
+            let keyspace = |name| database.keyspace(name, options);
             let (meta, leases) = (keyspace("meta")?, keyspace("leases")?);
             Ok(Self { meta, leases, control: keyspace("control")?, database })
         };
-        open().map_err(|error: fjall::Error| match error {
-            fjall::Error::Locked => storage("another hearth runs on this state directory"),
-            error => refused(dir, &error),
-        })
+        let mut tries = 0;
+        loop {
+            match open() {
+                Ok(store) => return Ok(store),
+                // As of our own lock, which we have: a child of a hearth that was killed.
+                Err(fjall::Error::Locked) if tries < LOCK_TRIES => tries += 1,
+                Err(fjall::Error::Locked) => {
+                    return Err(storage("another hearth runs on this state directory"));
+                }
+                Err(error) => return Err(refused(dir, &error)),
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 }
+
+/// From here on the store drops files of its log as soon as all that is in them is in tables. Its
+/// active file comes on top of it, and gets about as large. A start reads all of it.
+const MAX_LOG_BYTES: u64 = 64 * 1024 * 1024;
+/// How much of the log one keyspace holds in memory until it is written to a table.
+const MAX_TABLE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Waits until nothing of the store that was closed has its log open any more: a thread of its own
 /// may be the last, and would write what it still holds behind what is written then. Blocks.

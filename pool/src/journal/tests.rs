@@ -2,6 +2,7 @@
 
 mod damage;
 mod formats;
+mod model;
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

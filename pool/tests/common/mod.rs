@@ -16,7 +16,7 @@ use hearth_pool::config::Limits;
 use hearth_pool::env::{Env, VirtualEnv};
 use hearth_pool::error::{Error, Result};
 use hearth_pool::ids::{PoolId, TemplateId, Tenant};
-use hearth_pool::jobs::{Jobs, Places};
+use hearth_pool::jobs::{Class, Jobs, Latency, Places};
 use hearth_pool::journal::Journal;
 use hearth_pool::manager::Manager;
 use hearth_pool::operations::Outcome;
@@ -64,13 +64,28 @@ impl Host {
 
     /// A life of hearth that has not begun to serve.
     pub fn open(&self) -> Node {
+        self.open_in(Arc::clone(&self.env) as Arc<dyn Env>)
+    }
+
+    /// The same, in another world than the one before it.
+    pub fn open_in(&self, env: Arc<dyn Env>) -> Node {
+        self.make(env, Limits::default(), Arc::new(|_| LATENCY))
+    }
+
+    /// The same, with other limits, and jobs that take as long as `latency` says.
+    pub fn open_with(
+        &self,
+        limits: Limits,
+        latency: impl Fn(Class) -> Duration + Send + Sync + 'static,
+    ) -> Node {
+        self.make(Arc::clone(&self.env) as Arc<dyn Env>, limits, Arc::new(latency))
+    }
+
+    fn make(&self, env: Arc<dyn Env>, limits: Limits, latency: Latency) -> Node {
         let tasks = TaskGroup::new();
-        let limits = Limits::default();
-        let latency: hearth_pool::jobs::Latency = Arc::new(|_| LATENCY);
         let places = Places { restore: 64, ..limits.places() };
         let jobs = Jobs::simulated(tasks.clone(), places, latency);
-        let journal = Journal::open(&self.dir.path().join("journal"), self.env.as_ref()).unwrap();
-        let env = Arc::clone(&self.env) as Arc<dyn Env>;
+        let journal = Journal::open(&self.dir.path().join("journal"), &*env).unwrap();
         let providers = vec![Arc::clone(&self.provider)];
         let manager = Manager::new(env, limits, journal, jobs, tasks.clone(), providers);
         Node { manager, tasks }

@@ -13,7 +13,7 @@ use super::config::CliConfig;
 use super::machine::{Image, Machine, Record};
 use super::runner::MAX_OUTPUT_BYTES;
 use super::{Stand, Tool, watch};
-use crate::backend::{Adopted, Backend, Captured, Place, Source};
+use crate::backend::{Adopted, Backend, Captured, Place, Reaped, Source};
 use crate::capabilities::Capabilities;
 use crate::directory::Paths;
 use crate::engine::{Engine, OpenReport};
@@ -152,8 +152,8 @@ impl<T: Tool> Backend for CliBackend<T> {
         self.take_up(place)
     }
 
-    fn reap(&self, dir: &Path) -> usize {
-        self.reap_unfinished(dir)
+    fn reap(&self, dir: &Path) -> Reaped {
+        Reaped { processes: self.reap_unfinished(dir), ..Reaped::default() }
     }
 
     fn load_image(&self, dir: &Path, _: &SnapshotView) -> Result<Image> {

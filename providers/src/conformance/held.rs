@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::backend::{Adopted, Backend, Captured, Place, Source};
+use crate::backend::{Adopted, Backend, Captured, Place, Reaped, Source};
 use crate::capabilities::Capabilities;
 use crate::env::Deadline;
 use crate::error::Result;
@@ -193,7 +193,7 @@ impl<B: Backend> Backend for Held<B> {
         Ok(Adopted { machine: HeldMachine { inner: machine, uid: place.uid }, status, failure })
     }
 
-    fn reap(&self, dir: &Path) -> usize {
+    fn reap(&self, dir: &Path) -> Reaped {
         self.inner.reap(dir)
     }
 

@@ -44,10 +44,9 @@ pub struct Machine {
     pub(super) uid: Uid,
     pub(super) record: Record,
     pub(super) console: AppendLog,
-    /// It was started once: what is Stopped then is paused.
-    was_started: AtomicBool,
     /// A commit has left it paused, and the engine was out of reach when it was to go on.
     must_go_on: AtomicBool,
+    /// Set from its start on.
     process: Mutex<Option<Seen>>,
     failure: OnceLock<Failure>,
     ended: Arc<dyn Fn(Failure) + Send + Sync>,
@@ -75,7 +74,6 @@ impl Machine {
             uid: place.uid,
             record,
             console: AppendLog::new(place.dir.join(CONSOLE), console_max_bytes),
-            was_started: AtomicBool::new(false),
             process: Mutex::default(),
             failure: OnceLock::new(),
             ended: Arc::clone(&place.ended),
@@ -88,13 +86,13 @@ impl Machine {
         &self.record.container
     }
 
+    /// What is Stopped then is paused.
     pub(super) fn was_started(&self) -> bool {
-        self.was_started.load(Ordering::Acquire)
+        self.process.lock().is_some()
     }
 
     /// Notes the container's first process: it was started.
     pub(super) fn note_process(&self, pid: i64) {
-        self.was_started.store(true, Ordering::Release);
         let here = local_process(pid, self.container());
         *self.process.lock() = Some(Seen { pid, here });
     }

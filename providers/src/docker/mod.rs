@@ -50,7 +50,7 @@ use std::time::Duration;
 use bollard::Docker;
 use tokio::runtime::Runtime;
 
-use crate::backend::{Adopted, Backend, Captured, Place, Source};
+use crate::backend::{Adopted, Backend, Captured, Place, Reaped, Source};
 use crate::capabilities::Capabilities;
 use crate::directory::Paths;
 use crate::engine::{Engine, OpenReport};
@@ -115,7 +115,7 @@ pub fn open(
     // The engine may still be busy with what a former life asked for.
     provider.backend().shared.sweep.suspect();
     report.reaped_instances += swept.containers;
-    report.reaped_processes += swept.containers;
+    report.reaped_containers += swept.containers;
     report.reaped_snapshots += swept.images;
     Ok((provider, report))
 }
@@ -332,8 +332,8 @@ impl Backend for DockerBackend {
         self.take_up(place, spec)
     }
 
-    fn reap(&self, dir: &Path) -> usize {
-        self.reap_unrecorded(dir)
+    fn reap(&self, dir: &Path) -> Reaped {
+        Reaped { containers: self.reap_unrecorded(dir), ..Reaped::default() }
     }
 
     fn load_image(&self, dir: &Path, view: &SnapshotView) -> Result<Image> {

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -27,6 +26,9 @@ pub(super) struct Record {
     pub(super) spec: VmSpec,
     pub(super) create_time: SystemTime,
     pub(super) restored_from: Option<Uid>,
+    /// The boot of the host that it was made in; empty in records of the first age.
+    #[serde(default)]
+    pub(super) boot_id: String,
 }
 
 impl Record {
@@ -53,7 +55,7 @@ pub(super) struct Instance<M> {
     pub(super) failure: OnceLock<Failure>,
     machine: M,
     name: Mutex<Name>,
-    status: AtomicU8,
+    status: Mutex<VmStatus>,
 }
 
 #[derive(Debug)]
@@ -78,7 +80,7 @@ impl<M> Instance<M> {
             failure: OnceLock::new(),
             machine,
             name: Mutex::new(Name { vm_id, ended: false }),
-            status: AtomicU8::new(status as u8),
+            status: Mutex::new(status),
             record,
         }
     }
@@ -132,15 +134,15 @@ impl<M> Instance<M> {
     }
 
     pub(super) fn status(&self) -> VmStatus {
-        VmStatus::ALL[usize::from(self.status.load(Ordering::Acquire))]
+        *self.status.lock()
     }
 
     /// The holder of the turn notes what a verb did; a death reported meanwhile stands.
     pub(super) fn set_status(&self, status: VmStatus) {
-        let failed = VmStatus::Failed as u8;
-        let _ = self.status.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-            (now != failed).then_some(status as u8)
-        });
+        let mut now = self.status.lock();
+        if *now != VmStatus::Failed {
+            *now = status;
+        }
     }
 
     /// Notes that the VM ended by itself; false when that was known, or when it was destroyed.
@@ -148,7 +150,7 @@ impl<M> Instance<M> {
         if self.turns.is_doomed() || self.failure.set(failure).is_err() {
             return false;
         }
-        self.status.store(VmStatus::Failed as u8, Ordering::Release);
+        *self.status.lock() = VmStatus::Failed;
         true
     }
 }

@@ -9,8 +9,10 @@
 //! - Only the holder of an instance's turn changes its status, but for the report of its death.
 //! - Locks are per instance or guard pure bookkeeping; none is held over a backend's call.
 
+pub mod evidence;
 mod instance;
 mod open;
+mod parallel;
 mod preserved;
 mod query;
 mod tombstones;
@@ -42,6 +44,8 @@ pub struct Engine<B: Backend> {
     /// The configured name of this provider, which its records carry.
     name: String,
     env: Arc<dyn Env>,
+    /// This boot of the host.
+    boot_id: String,
     directory: Directory,
     instances: DashMap<Uid, Arc<Instance<B::Machine>>>,
     snapshots: Snapshots<B::Image>,

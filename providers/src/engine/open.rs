@@ -1,5 +1,7 @@
 //! Opening a provider: what a former life left is adopted or reaped.
 
+use std::collections::HashMap;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,14 +10,20 @@ use parking_lot::RwLock;
 
 use super::instance::{Instance, Record};
 use super::tombstones::Tombstones;
-use super::{Deaths, Engine, preserved};
-use crate::backend::{Adopted, Backend};
+use super::{Deaths, Engine, evidence, parallel, preserved};
+use crate::backend::{Adopted, Backend, Place, Reaped};
 use crate::directory::{Directory, Paths};
 use crate::env::Env;
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::id::{Uid, VmId};
+use crate::model::{CONSOLE_TAIL_BYTES, Failure, VmStatus};
 use crate::snapshots::{self, Snapshots};
+
+/// Why a VM of another boot has failed.
+pub(super) const HOST_RESTARTED: &str = "the host was restarted";
+/// How much of a console is read at once.
+const CONSOLE_PIECE_BYTES: usize = 64 << 10;
 
 /// What opening a provider found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,8 +34,28 @@ pub struct OpenReport {
     pub reaped_instances: usize,
     /// Processes that ran in the directories of those.
     pub reaped_processes: usize,
+    /// Containers that were called after those, or that were in no record.
+    pub reaped_containers: usize,
+    /// Control groups that were called after those.
+    pub reaped_cgroups: usize,
+    /// Sockets that were in the directories of those.
+    pub reaped_sockets: usize,
     /// Snapshots that were never finished, or that nothing keeps.
     pub reaped_snapshots: usize,
+}
+
+/// What a look at an instance's directory finds.
+enum Found<B: Backend> {
+    /// Another provider's.
+    Theirs,
+    /// What an artifact keeps of a VM that is gone.
+    Preserved,
+    /// A VM, alive or dead.
+    Whole(Box<(Record, Adopted<B::Machine>)>),
+    /// It was never finished, or cannot be taken up.
+    Lost(VmRuntimeError),
+    /// It may be anything.
+    Unreadable(VmRuntimeError),
 }
 
 impl<B: Backend> Engine<B> {
@@ -53,12 +81,18 @@ impl<B: Backend> Engine<B> {
         let engine = Self::new(name, Arc::new(backend), env, directory);
         let mut report = OpenReport::default();
         engine.open_snapshots(&paths, &mut report)?;
-        for uid in uids_in(&paths.state.join("instances"))? {
-            let name = names.iter().find(|(_, holder)| *holder == uid).map(|(name, _)| name);
-            engine.open_instance(uid, &paths.instance(uid), name, &mut report);
+        let names: HashMap<_, _> = names.into_iter().map(|(name, holder)| (holder, name)).collect();
+        let uids = uids_in(&paths.state.join("instances"))?;
+        // Machines are asked how they stand, several at a time; what that means for names and books is
+        // decided one after another.
+        let found = parallel::look_at(&uids, |uid| engine.look(*uid, &paths.instance(*uid)));
+        for (uid, found) in uids.into_iter().zip(found) {
+            engine.open_instance(uid, &paths.instance(uid), names.get(&uid), found, &mut report);
         }
         engine.own_snapshots();
         report.reaped_snapshots += engine.snapshots.sweep();
+        let quarantine = paths.state.join(evidence::DIR);
+        evidence::sweep(&quarantine, engine.env.now(), evidence::MAX_VMS);
         Ok((engine, report))
     }
 
@@ -67,6 +101,7 @@ impl<B: Backend> Engine<B> {
         Self {
             backend,
             name: name.to_owned(),
+            boot_id: env.boot_id(),
             env,
             directory,
             instances: DashMap::new(),
@@ -76,19 +111,40 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    fn open_instance(&self, uid: Uid, dir: &Path, name: Option<&VmId>, report: &mut OpenReport) {
-        let adopted = match Record::read(dir) {
-            Ok(record) if record.provider != self.name => return,
-            Ok(_) if preserved::is_left_of_a_vm(dir) => {
+    /// What there is of an instance.
+    fn look(&self, uid: Uid, dir: &Path) -> Found<B> {
+        match Record::read(dir) {
+            Ok(record) if record.provider != self.name => Found::Theirs,
+            Ok(_) if preserved::is_left_of_a_vm(dir) => Found::Preserved,
+            Ok(record) => match self.backend.adopt(&self.place(uid), &record.spec) {
+                Ok(adopted) => Found::Whole(Box::new((record, adopted))),
+                Err(error) => Found::Lost(error),
+            },
+            // Providers are opened one after another, before any of them makes anything: what
+            // has no record yet will never get one.
+            Err(error) if Record::is_missing(dir) => Found::Lost(error),
+            Err(error) => Found::Unreadable(error),
+        }
+    }
+
+    fn open_instance(
+        &self,
+        uid: Uid,
+        dir: &Path,
+        name: Option<&VmId>,
+        found: Found<B>,
+        report: &mut OpenReport,
+    ) {
+        let adopted = match found {
+            Found::Theirs => return,
+            Found::Preserved => {
                 // Its destruction may have been cut short.
                 preserved::remove(dir);
                 return self.free_name(name, uid);
             }
-            Ok(record) => self.adopt(record, name),
-            // Providers are opened one after another, before any of them makes anything: what
-            // has no record yet will never get one.
-            Err(error) if Record::is_missing(dir) => Err(error),
-            Err(error) => {
+            Found::Whole(whole) => self.adopt(whole.0, whole.1, name),
+            Found::Lost(error) => Err(error),
+            Found::Unreadable(error) => {
                 tracing::error!(%uid, %error, "an instance's record cannot be read: it is left alone");
                 return;
             }
@@ -97,7 +153,11 @@ impl<B: Backend> Engine<B> {
             Ok(()) => report.adopted += 1,
             Err(error) => {
                 tracing::warn!(%uid, %error, "an instance cannot be adopted and is reaped");
-                report.reaped_processes += self.backend.reap(dir);
+                let Reaped { processes, containers, cgroups } = self.backend.reap(dir);
+                report.reaped_processes += processes;
+                report.reaped_containers += containers;
+                report.reaped_cgroups += cgroups;
+                report.reaped_sockets += sockets_in(dir);
                 report.reaped_instances += 1;
                 files::remove_dir(dir);
                 self.free_name(name, uid);
@@ -113,9 +173,18 @@ impl<B: Backend> Engine<B> {
         });
     }
 
-    fn adopt(&self, record: Record, name: Option<&VmId>) -> Result<()> {
+    fn adopt(
+        &self,
+        record: Record,
+        adopted: Adopted<B::Machine>,
+        name: Option<&VmId>,
+    ) -> Result<()> {
         let place = self.place(record.uid);
-        let Adopted { machine, status, failure } = self.backend.adopt(&place, &record.spec)?;
+        let Adopted { machine, status, failure } = adopted;
+        let (status, failure) = match record.boot_id.is_empty() || record.boot_id == self.boot_id {
+            true => (status, failure),
+            false => (VmStatus::Failed, Some(self.end_of_its_boot(&place, &machine, failure))),
+        };
         // A lost name is made again from the record; should another VM have it now, from the uid.
         let vm_id = match name {
             Some(name) => self.directory.adopt(name, record.uid).map(|()| name.clone())?,
@@ -138,6 +207,39 @@ impl<B: Backend> Engine<B> {
         failure.into_iter().for_each(|failure| (place.ended)(failure));
         self.instances.insert(uid, instance);
         Ok(())
+    }
+
+    /// No VM outlives a restart of the host: what looks alive was started anew without what it had
+    /// in memory, and goes. Its directory stays, for whoever asks what became of it.
+    fn end_of_its_boot(
+        &self,
+        place: &Place,
+        machine: &B::Machine,
+        failure: Option<Failure>,
+    ) -> Failure {
+        let failure = failure.or_else(|| self.backend.ended(machine));
+        let ended = failure.unwrap_or_else(|| {
+            let console_tail = self.console_tail(machine);
+            self.backend.kill(machine);
+            if let Err(error) = self.backend.dispose(place, machine) {
+                tracing::warn!(uid = %place.uid, %error, "a VM of another boot is not wholly gone");
+            }
+            let (reason, time) = (String::new(), self.env.now());
+            Failure { reason, time, exit_status: None, console_tail }
+        });
+        Failure { reason: HOST_RESTARTED.to_owned(), ..ended }
+    }
+
+    fn console_tail(&self, machine: &B::Machine) -> String {
+        let (mut offset, mut tail) = (0, Vec::new());
+        while let Ok(chunk) = self.backend.console(machine, offset, CONSOLE_PIECE_BYTES)
+            && !chunk.bytes.is_empty()
+        {
+            offset = chunk.next_offset;
+            tail.extend(chunk.bytes);
+            tail.drain(..tail.len().saturating_sub(CONSOLE_TAIL_BYTES));
+        }
+        String::from_utf8_lossy(&tail).into_owned()
     }
 
     fn open_snapshots(&self, paths: &Paths, report: &mut OpenReport) -> Result<()> {
@@ -170,6 +272,16 @@ impl<B: Backend> Engine<B> {
             }
         }
     }
+}
+
+/// How many sockets are in `dir` or below it.
+fn sockets_in(dir: &Path) -> usize {
+    let of = |entry: std::fs::DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => sockets_in(&entry.path()),
+        Ok(kind) => usize::from(kind.is_socket()),
+        Err(_) => 0,
+    };
+    std::fs::read_dir(dir).into_iter().flatten().flatten().map(of).sum()
 }
 
 fn uids_in(dir: &Path) -> Result<Vec<Uid>> {

@@ -1,6 +1,7 @@
 //! What the conformance suite cannot reach: time, restarts, and what lies on disk.
 
 mod kept_snapshots;
+mod quarantine;
 mod restarts;
 mod tombs;
 

@@ -4,13 +4,13 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::instance::{Instance, NotNamed, Record};
-use super::{Engine, destroyed, preserved};
+use super::{Engine, destroyed, evidence, preserved};
 use crate::backend::{Backend, Place, Source};
 use crate::capabilities::Capabilities;
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::id::{SnapshotId, Uid, VmId};
-use crate::model::{SnapshotRef, SnapshotSource, SnapshotView, VmSpec, VmStatus};
+use crate::model::{SnapshotRef, SnapshotSource, SnapshotView, VmSpec, VmStatus, VmView};
 use crate::provider::{GuestChannel, VmProvider};
 use crate::snapshots;
 use crate::transition::Verb;
@@ -72,6 +72,7 @@ impl<B: Backend> VmProvider for Engine<B> {
         view.status = VmStatus::Destroyed;
         view.process = None;
         view.endpoints.clear();
+        let last = view.clone();
         let name = instance.end_name(|name| {
             view.vm_id = name.clone();
             self.tombstones.add(view, self.env.boot_time());
@@ -83,6 +84,7 @@ impl<B: Backend> VmProvider for Engine<B> {
         self.deaths.instances.remove(&place.uid);
         self.remember_end(&instance);
         self.instances.remove(&place.uid);
+        self.keep_evidence(&VmView { vm_id: name.clone(), ..last }, &place);
         self.remove_files(&place);
         self.directory.release(&name, place.uid);
         Ok(())
@@ -184,6 +186,7 @@ impl<B: Backend> Engine<B> {
             spec: spec.clone(),
             create_time: self.env.now(),
             restored_from,
+            boot_id: self.boot_id.clone(),
         };
         if self.directory.paths().is_some()
             && let Err(error) = record.write(&place.dir)
@@ -208,6 +211,20 @@ impl<B: Backend> Engine<B> {
     fn unmake(&self, vm_id: &VmId, place: &Place) {
         self.remove_files(place);
         self.directory.release(vm_id, place.uid);
+    }
+
+    /// Of a VM that ended by itself. All that end with their host have the same to tell.
+    fn keep_evidence(&self, view: &VmView, place: &Place) {
+        let told = view.failure.as_ref().filter(|it| it.reason != super::open::HOST_RESTARTED);
+        let Some((failure, paths)) = told.zip(self.directory.paths()) else { return };
+        let (quarantine, now) = (paths.state.join(evidence::DIR), self.env.now());
+        let (vm_id, uid, reason) = (&view.vm_id, view.uid, &failure.reason);
+        match evidence::keep(&quarantine, &place.dir, &self.name, view, now) {
+            Ok(kept) => {
+                tracing::info!(%vm_id, %uid, reason, kept = ?kept, "what a failed VM left is kept for a while");
+            }
+            Err(error) => tracing::warn!(%vm_id, %uid, %error, "nothing is kept of a failed VM"),
+        }
     }
 
     fn remove_files(&self, place: &Place) {

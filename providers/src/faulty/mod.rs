@@ -1,4 +1,4 @@
-//! A wrapper that fails, lags and hangs as a script says: backends at their worst, on demand.
+//! A wrapper that fails, lags, hangs and lies as a script says: backends at their worst, on demand.
 //!
 //! The script is a list of rules that a test changes while calls run, by its
 //! [`FaultyControl`]. Each rule names a kind of call, when it applies and what then happens.
@@ -10,6 +10,8 @@ mod script;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::capabilities::Capabilities;
 use crate::env::Env;
@@ -27,6 +29,8 @@ pub use script::{Call, Fault, FaultyControl, RuleId, When};
 pub struct Faulty {
     inner: Arc<dyn VmRuntime>,
     script: Arc<Script>,
+    /// The VMs as they were when somebody last asked, for answers that are out of date.
+    seen: Mutex<Option<Arc<Vec<VmView>>>>,
 }
 
 impl std::fmt::Debug for Faulty {
@@ -40,13 +44,14 @@ impl Faulty {
     pub fn new(inner: Arc<dyn VmRuntime>, env: Arc<dyn Env>) -> (Self, FaultyControl) {
         let script = Arc::new(Script::new(env));
         let control = FaultyControl::new(Arc::clone(&script));
-        (Self { inner, script }, control)
+        (Self { inner, script, seen: Mutex::default() }, control)
     }
 
     /// A call that answers nothing but that it was done.
-    fn verb(&self, call: Call, vm_id: &VmId, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn verb(&self, call: Call, vm_id: &VmId, mut act: impl FnMut() -> Result<()>) -> Result<()> {
         match self.script.play(call, Some(vm_id)) {
             Order::DoNothing => Ok(()),
+            Order::HideError => act().or(Ok(())),
             order => order.obey(call, Some(vm_id), act),
         }
     }
@@ -56,9 +61,26 @@ impl Faulty {
         &self,
         call: Call,
         vm_id: Option<&VmId>,
-        act: impl FnOnce() -> Result<R>,
+        act: impl FnMut() -> Result<R>,
     ) -> Result<R> {
         self.script.play(call, vm_id).obey(call, vm_id, act)
+    }
+
+    /// A question about VMs: it lags and hangs; answers what there was before where that is what
+    /// the caller is to get.
+    fn look(&self, vm_id: Option<&VmId>) -> Option<Arc<Vec<VmView>>> {
+        let order = self.script.play(Call::Query, vm_id);
+        if !self.script.has_stale() {
+            *self.seen.lock() = None;
+            return None;
+        }
+        if matches!(order, Order::Stale)
+            && let Some(seen) = &*self.seen.lock()
+        {
+            return Some(Arc::clone(seen));
+        }
+        *self.seen.lock() = Some(Arc::new(self.inner.list_vms()));
+        None
     }
 
     /// A call that cannot fail: it only lags and hangs.
@@ -143,11 +165,17 @@ impl VmProvider for Faulty {
 #[deny(clippy::missing_trait_methods)]
 impl VmQuery for Faulty {
     fn list_vms(&self) -> Vec<VmView> {
-        self.query(None, || self.inner.list_vms())
+        match self.look(None) {
+            Some(seen) => seen.to_vec(),
+            None => self.inner.list_vms(),
+        }
     }
 
     fn get_vm(&self, vm_id: &VmId) -> Option<VmView> {
-        self.query(Some(vm_id), || self.inner.get_vm(vm_id))
+        match self.look(Some(vm_id)) {
+            Some(seen) => seen.iter().find(|vm| vm.vm_id == *vm_id).cloned(),
+            None => self.inner.get_vm(vm_id),
+        }
     }
 
     fn list_snapshots(&self, vm_id: &VmId) -> Option<Vec<String>> {
@@ -155,11 +183,17 @@ impl VmQuery for Faulty {
     }
 
     fn status(&self, vm_id: &VmId) -> Option<VmStatus> {
-        self.query(Some(vm_id), || self.inner.status(vm_id))
+        match self.look(Some(vm_id)) {
+            Some(seen) => seen.iter().find(|vm| vm.vm_id == *vm_id).map(|vm| vm.status),
+            None => self.inner.status(vm_id),
+        }
     }
 
     fn get_vm_by_uid(&self, uid: Uid) -> Option<VmView> {
-        self.query(None, || self.inner.get_vm_by_uid(uid))
+        match self.look(None) {
+            Some(seen) => seen.iter().find(|vm| vm.uid == uid).cloned(),
+            None => self.inner.get_vm_by_uid(uid),
+        }
     }
 
     fn probe(&self, vm_id: &VmId, probe: Probe, timeout: Duration) -> Result<()> {
@@ -230,6 +264,45 @@ mod tests {
         control.add(Call::Start, When::Next(1), Fault::DoNothing);
         faulty.start_vm(&id("a")).unwrap();
         assert_eq!(faulty.status(&id("a")), Some(VmStatus::Created));
+    }
+
+    #[test]
+    fn a_failure_can_be_hidden_and_a_call_made_twice() {
+        let (faulty, control) = faulty();
+        control.add(Call::Destroy, When::Next(1), Fault::HideError);
+        faulty.destroy_vm(&id("a")).unwrap();
+        control.add(Call::Create, When::Next(2), Fault::Twice);
+        assert_eq!(faulty.create_vm(&id("a")).unwrap_err().kind(), "already_exists");
+        assert_eq!(faulty.status(&id("a")), Some(VmStatus::Created));
+        control.add(Call::Start, When::Next(1), Fault::Twice);
+        assert_eq!(faulty.start_vm(&id("a")).unwrap_err().kind(), "invalid_transition");
+        assert_eq!(faulty.status(&id("a")), Some(VmStatus::Running));
+        assert_eq!(control.count(Call::Start), 1, "it was asked for once");
+    }
+
+    #[test]
+    fn questions_are_answered_out_of_date() {
+        let (faulty, control) = faulty();
+        faulty.create_vm(&id("a")).unwrap();
+        let uid = faulty.get_vm(&id("a")).unwrap().uid;
+        // Fresh, stale, fresh ...
+        control.add(Call::Query, When::Every(2), Fault::Stale);
+        assert_eq!(faulty.list_vms().len(), 1);
+        faulty.create_vm(&id("b")).unwrap();
+        faulty.rename_vm(&id("a"), &id("c")).unwrap();
+        assert_eq!(faulty.get_vm_by_uid(uid).unwrap().vm_id, id("a"), "as it was");
+        assert_eq!(faulty.get_vm_by_uid(uid).unwrap().vm_id, id("c"));
+        assert_eq!(faulty.list_vms().len(), 2, "as it was last seen");
+        control.clear();
+        // From the first question on nothing changes.
+        control.add(Call::Query, When::Always, Fault::Stale);
+        assert_eq!(faulty.status(&id("b")), Some(VmStatus::Created));
+        faulty.destroy_vm(&id("b")).unwrap();
+        assert_eq!(faulty.status(&id("b")), Some(VmStatus::Created));
+        assert_eq!(faulty.list_vms().len(), 2);
+        control.clear();
+        assert_ne!(faulty.status(&id("b")), Some(VmStatus::Created));
+        assert_eq!(faulty.list_vms().len(), 1);
     }
 
     #[test]

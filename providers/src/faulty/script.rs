@@ -49,7 +49,7 @@ pub enum Call {
     Probe,
     /// `console`.
     Console,
-    /// Every other question: these lag and hang, and never fail.
+    /// Every other question: these lag, hang and are answered out of date, and never fail.
     Query,
 }
 
@@ -82,6 +82,14 @@ pub enum Fault {
     /// The call answers that it is done, and nothing is. What has to answer more than that
     /// fails as `backend`.
     DoNothing,
+    /// The call is done and answers that it is done, even where it failed. What has to answer more
+    /// than that fails as it does.
+    HideError,
+    /// The call is done twice, as by somebody on the way who was in doubt; the second answer counts.
+    Twice,
+    /// The question about VMs is answered as it was last answered without this fault, or as the
+    /// first one with it was. What is no such question is as usual.
+    Stale,
 }
 
 /// Names a rule, to remove it.
@@ -195,6 +203,9 @@ pub(super) enum Order {
     Fail(&'static str),
     LoseAnswer(&'static str),
     DoNothing,
+    HideError,
+    Twice,
+    Stale,
 }
 
 impl Order {
@@ -202,10 +213,14 @@ impl Order {
         self,
         call: Call,
         vm_id: Option<&VmId>,
-        act: impl FnOnce() -> Result<R>,
+        mut act: impl FnMut() -> Result<R>,
     ) -> Result<R> {
         match self {
-            Self::GoOn => act(),
+            Self::GoOn | Self::HideError | Self::Stale => act(),
+            Self::Twice => {
+                drop(act());
+                act()
+            }
             Self::Fail(kind) => Err(error(kind, call, vm_id)),
             Self::LoseAnswer(kind) => act().and_then(|_| Err(error(kind, call, vm_id))),
             Self::DoNothing => Err(error("backend", call, vm_id)),
@@ -231,6 +246,11 @@ impl Script {
         let changed = change(&mut self.state.lock());
         self.changed.notify_all();
         changed
+    }
+
+    /// Whether some question may be answered out of date.
+    pub(super) fn has_stale(&self) -> bool {
+        self.state.lock().rules.iter().any(|rule| rule.fault == Fault::Stale)
     }
 
     /// Counts a call, lets it lag and hang as the rules have it, and says what is left to do.
@@ -259,6 +279,9 @@ impl Script {
                 Fault::Fail(kind) => order = Order::Fail(kind),
                 Fault::LoseAnswer(kind) => order = Order::LoseAnswer(kind),
                 Fault::DoNothing => order = Order::DoNothing,
+                Fault::HideError => order = Order::HideError,
+                Fault::Twice => order = Order::Twice,
+                Fault::Stale => order = Order::Stale,
             }
         }
         order

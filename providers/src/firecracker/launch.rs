@@ -10,6 +10,7 @@ use super::blueprint::Blueprint;
 use super::home::{CONSOLE, LOG, METRICS};
 use super::machine::Machine;
 use crate::backend::Place;
+use crate::backend::Reaped;
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::supervise::{Launch, Led};
@@ -129,11 +130,11 @@ impl FirecrackerBackend {
 
 /// Ends whatever runs in the directory of an instance that nobody takes up, and takes away what a
 /// jailer made for it elsewhere.
-pub(super) fn reap(backend: &FirecrackerBackend, dir: &Path) -> usize {
-    let ended = backend.supervisor.reap(dir, backend.config.kill_timeout);
+pub(super) fn reap(backend: &FirecrackerBackend, dir: &Path) -> Reaped {
+    let reaped = backend.supervisor.reap(dir, backend.config.kill_timeout);
     let jail = Blueprint::read(dir).ok().and_then(|blueprint| blueprint.jail);
     let cgroups = jail.into_iter().flat_map(|jail| jail.cgroups);
     cgroups.for_each(|dir| backend.supervisor.remove_cgroup(&dir));
     backend.tidy_handler(dir);
-    ended
+    reaped
 }

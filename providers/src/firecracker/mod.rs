@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::Agent;
-use crate::backend::{Adopted, Backend, Captured, Place, Source};
+use crate::backend::{Adopted, Backend, Captured, Place, Reaped, Source};
 use crate::capabilities::Capabilities;
 use crate::engine::Engine;
 use crate::env::{Deadline, Env};
@@ -191,7 +191,7 @@ impl Backend for FirecrackerBackend {
         self.take_up(place)
     }
 
-    fn reap(&self, dir: &Path) -> usize {
+    fn reap(&self, dir: &Path) -> Reaped {
         launch::reap(self, dir)
     }
 

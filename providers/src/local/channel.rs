@@ -3,8 +3,9 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::error::{Result, VmRuntimeError};
 use crate::local::socket;
@@ -12,16 +13,16 @@ use crate::provider::GuestChannel;
 
 /// Whether somebody has the channel of a machine: one at a time.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Turnstile(Arc<AtomicBool>);
+pub(crate) struct Turnstile(Arc<Mutex<bool>>);
 
 /// The right to have it; given back when dropped.
-pub(crate) struct Taken(Arc<AtomicBool>);
+pub(crate) struct Taken(Arc<Mutex<bool>>);
 
 impl Turnstile {
     /// # Errors
     /// `Exhausted` while another has it: a VMM would let others wait in silence.
     pub(crate) fn take(&self) -> Result<Taken> {
-        if self.0.swap(true, Ordering::AcqRel) {
+        if std::mem::replace(&mut *self.0.lock(), true) {
             let what = "the guest's channel".to_owned();
             return Err(VmRuntimeError::Exhausted { what, retry_after: None });
         }
@@ -31,7 +32,7 @@ impl Turnstile {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        *self.0.lock() = false;
     }
 }
 

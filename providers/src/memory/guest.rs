@@ -114,11 +114,11 @@ pub struct Machine {
     console: Mutex<Vec<u8>>,
     failure: Mutex<Option<Failure>>,
     killed: AtomicBool,
-    /// It was made of a spec and never ran.
+    /// It was made of a spec and never ran. Read and written with `guest` locked.
     untouched: AtomicBool,
     /// Where it is kept; nowhere when it ends with this process.
     file: Option<PathBuf>,
-    channel_taken: AtomicBool,
+    is_channel_taken: Mutex<bool>,
     env: Arc<dyn Env>,
     ended: Arc<dyn Fn(Failure) + Send + Sync>,
 }
@@ -144,7 +144,7 @@ impl Machine {
             killed: AtomicBool::new(false),
             untouched: AtomicBool::new(kept.status == VmStatus::Created),
             file,
-            channel_taken: AtomicBool::new(false),
+            is_channel_taken: Mutex::default(),
             env,
             ended,
         }
@@ -256,7 +256,7 @@ pub(super) struct Channel {
 
 impl Channel {
     pub(super) fn open(machine: &Arc<Machine>) -> Result<Box<dyn GuestChannel>> {
-        if machine.channel_taken.swap(true, Ordering::AcqRel) {
+        if std::mem::replace(&mut *machine.is_channel_taken.lock(), true) {
             let what = "the guest's channel".to_owned();
             return Err(VmRuntimeError::Exhausted { what, retry_after: None });
         }
@@ -267,7 +267,7 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        self.machine.channel_taken.store(false, Ordering::Release);
+        *self.machine.is_channel_taken.lock() = false;
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::backend::{Adopted, Backend, Captured, Place, Source};
+use crate::backend::{Adopted, Backend, Captured, Place, Reaped, Source};
 use crate::capabilities::Capabilities;
 use crate::engine::Engine;
 use crate::env::Env;
@@ -163,8 +163,8 @@ impl Backend for MemoryBackend {
         Ok(Adopted { machine, status: VmStatus::Failed, failure })
     }
 
-    fn reap(&self, _: &Path) -> usize {
-        0
+    fn reap(&self, _: &Path) -> Reaped {
+        Reaped::default()
     }
 
     fn load_image(&self, dir: &Path, view: &SnapshotView) -> Result<Mutex<Guest>> {

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::Agent;
-use crate::backend::{Adopted, Backend, Captured, Place, Source};
+use crate::backend::{Adopted, Backend, Captured, Place, Reaped, Source};
 use crate::capabilities::Capabilities;
 use crate::engine::Engine;
 use crate::env::{Deadline, Env};
@@ -202,7 +202,7 @@ impl Backend for QemuBackend {
         self.take_up(place)
     }
 
-    fn reap(&self, dir: &Path) -> usize {
+    fn reap(&self, dir: &Path) -> Reaped {
         self.supervisor.reap(dir, self.config.kill_timeout)
     }
 

@@ -37,6 +37,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, pidfd_send_signal, waitpid,
 };
 
+use crate::backend::Reaped;
 use crate::env::{Deadline, Env as _, SystemEnv};
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
@@ -243,8 +244,8 @@ impl Supervisor {
     }
 
     /// Ends every process that works in or below `dir`, waits for up to `timeout` until they are
-    /// gone, and removes their cgroup. Answers how many there were.
-    pub fn reap(&self, dir: &Path, timeout: Duration) -> usize {
+    /// gone, and removes their cgroup. Answers what there was.
+    pub fn reap(&self, dir: &Path, timeout: Duration) -> Reaped {
         let deadline = Deadline::after(timeout);
         let mut ended: Vec<Pid> = Vec::new();
         loop {
@@ -270,12 +271,13 @@ impl Supervisor {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        if let Ok(record) = files::read_json::<ProcessRecord>(&dir.join(RECORD)) {
-            record.cgroup.iter().for_each(|cgroup| self.cgroups.remove(cgroup));
-        } else if let Some(cgroup) = dir.file_name().and_then(|name| self.cgroups.existing(name)) {
-            self.cgroups.remove(&cgroup);
-        }
-        ended.len()
+        let recorded = files::read_json::<ProcessRecord>(&dir.join(RECORD)).ok();
+        let cgroup = recorded.and_then(|record| record.cgroup).filter(|cgroup| cgroup.is_dir());
+        let called = || dir.file_name().and_then(|name| self.cgroups.existing(name));
+        let cgroup = cgroup.or_else(called);
+        cgroup.iter().for_each(|cgroup| self.cgroups.remove(cgroup));
+        let (processes, cgroups) = (ended.len(), usize::from(cgroup.is_some()));
+        Reaped { processes, cgroups, ..Reaped::default() }
     }
 
     /// Removes a cgroup whose process has ended; one that is not there is none.

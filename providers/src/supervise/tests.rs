@@ -135,11 +135,11 @@ fn what_works_in_a_directory_is_reaped() {
     let mut reaped = 0;
     // The shell may not yet have started its own child when it is reaped.
     while reaped == 0 {
-        reaped = second.reap(dir.path(), LONG);
+        reaped = second.reap(dir.path(), LONG).processes;
     }
     assert!(procfs::Below::of(dir.path()).processes().is_empty());
     assert!(cgroup.is_none_or(|cgroup| !cgroup.exists()));
-    assert_eq!(second.reap(dir.path(), LONG), 0);
+    assert_eq!(second.reap(dir.path(), LONG), Reaped::default());
 }
 
 #[test]

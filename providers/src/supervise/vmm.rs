@@ -1,7 +1,6 @@
 //! The process of one machine: how it is held, and how it ended.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -27,11 +26,18 @@ pub struct Vmm {
     pub console: Arc<AppendLog>,
     /// What the program itself says.
     pub log: Arc<AppendLog>,
-    process: Mutex<Option<Arc<Process>>>,
-    killed: AtomicBool,
+    held: Mutex<Held>,
     /// Why we ended it ourselves though nobody asked for its end.
     given_up: OnceLock<String>,
     failure: OnceLock<Failure>,
+}
+
+/// What it runs as, and whether it is to run: one lock for both, so that a process and its end
+/// cannot miss each other.
+#[derive(Default)]
+struct Held {
+    process: Option<Arc<Process>>,
+    is_killed: bool,
 }
 
 impl std::fmt::Debug for Vmm {
@@ -48,8 +54,7 @@ impl Vmm {
             dir,
             console: Arc::new(console),
             log: Arc::new(log),
-            process: Mutex::default(),
-            killed: AtomicBool::new(false),
+            held: Mutex::default(),
             given_up: OnceLock::new(),
             failure: OnceLock::new(),
         }
@@ -62,7 +67,7 @@ impl Vmm {
 
     /// The process, if it has one; it may have ended.
     pub fn process(&self) -> Option<Arc<Process>> {
-        self.process.lock().clone()
+        self.held.lock().process.clone()
     }
 
     /// It has a process, and that has not ended.
@@ -72,23 +77,26 @@ impl Vmm {
 
     /// From now on this is its process. A machine that was killed meanwhile does not get away.
     pub fn set_process(&self, process: Process) {
-        *self.process.lock() = Some(Arc::new(process));
-        if self.is_killed() {
-            self.kill();
+        let process = Arc::new(process);
+        let mut held = self.held.lock();
+        held.process = Some(Arc::clone(&process));
+        if held.is_killed {
+            process.kill();
         }
     }
 
     /// Ends it because somebody wants that.
     pub fn kill(&self) {
-        self.killed.store(true, Ordering::SeqCst);
-        if let Some(process) = self.process() {
+        let mut held = self.held.lock();
+        held.is_killed = true;
+        if let Some(process) = &held.process {
             process.kill();
         }
     }
 
     /// Somebody wanted its end.
     pub fn is_killed(&self) -> bool {
-        self.killed.load(Ordering::SeqCst)
+        self.held.lock().is_killed
     }
 
     /// Ends a machine that cannot be brought back to where it stood; it is reported as failed.
@@ -156,7 +164,7 @@ impl Vmm {
     }
 
     fn forget_process(&self) {
-        *self.process.lock() = None;
+        self.held.lock().process = None;
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -138,9 +137,14 @@ pub(super) fn reap_child(pidfd: BorrowedFd<'_>) -> Exit {
 pub(super) struct Watcher {
     epoll: OwnedFd,
     wake: OwnedFd,
-    watched: Mutex<HashMap<u64, Arc<Watched>>>,
-    next_key: AtomicU64,
-    stopped: AtomicBool,
+    watching: Mutex<Watching>,
+}
+
+#[derive(Debug, Default)]
+struct Watching {
+    by_key: HashMap<u64, Arc<Watched>>,
+    last_key: u64,
+    is_stopped: bool,
 }
 
 impl Watcher {
@@ -151,32 +155,35 @@ impl Watcher {
         Ok(Self {
             epoll,
             wake,
-            watched: Mutex::default(),
-            next_key: AtomicU64::new(WAKE + 1),
-            stopped: AtomicBool::new(false),
+            watching: Mutex::new(Watching { last_key: WAKE, ..Watching::default() }),
         })
     }
 
     pub(super) fn add(&self, watched: &Arc<Watched>) -> io::Result<u64> {
-        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        self.watched.lock().insert(key, Arc::clone(watched));
+        let key = {
+            let mut watching = self.watching.lock();
+            watching.last_key += 1;
+            let key = watching.last_key;
+            watching.by_key.insert(key, Arc::clone(watched));
+            key
+        };
         let data = epoll::EventData::new_u64(key);
         let added = epoll::add(&self.epoll, &watched.pidfd, data, epoll::EventFlags::IN);
-        added.inspect_err(|_| drop(self.watched.lock().remove(&key)))?;
+        added.inspect_err(|_| drop(self.watching.lock().by_key.remove(&key)))?;
         // The first one ends the thread's sleep without an end.
         self.ring();
         Ok(key)
     }
 
     pub(super) fn remove(&self, key: u64) {
-        let removed = self.watched.lock().remove(&key);
+        let removed = self.watching.lock().by_key.remove(&key);
         if let Some(watched) = removed {
             let _ = epoll::delete(&self.epoll, &watched.pidfd);
         }
     }
 
     pub(super) fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
+        self.watching.lock().is_stopped = true;
         self.ring();
     }
 
@@ -189,8 +196,7 @@ impl Watcher {
     pub(super) fn run(&self) {
         let mut events = Vec::with_capacity(64);
         let mut trimmed_at = SystemEnv.boot_time();
-        while !self.stopped.load(Ordering::Acquire) {
-            let idle = self.watched.lock().is_empty();
+        while let Some(idle) = self.is_idle() {
             let period = Timespec { tv_sec: TRIM_PERIOD.as_secs().cast_signed(), tv_nsec: 0 };
             events.clear();
             let waited =
@@ -215,7 +221,7 @@ impl Watcher {
     }
 
     fn ended(&self, key: u64) {
-        let removed = self.watched.lock().remove(&key);
+        let removed = self.watching.lock().by_key.remove(&key);
         if let Some(watched) = removed {
             let _ = epoll::delete(&self.epoll, &watched.pidfd);
             watched.await_entered();
@@ -223,8 +229,14 @@ impl Watcher {
         }
     }
 
+    /// Whether there is nothing to watch; `None` when it is to end.
+    fn is_idle(&self) -> Option<bool> {
+        let watching = self.watching.lock();
+        (!watching.is_stopped).then_some(watching.by_key.is_empty())
+    }
+
     fn trim(&self) {
-        let all: Vec<_> = self.watched.lock().values().cloned().collect();
+        let all: Vec<_> = self.watching.lock().by_key.values().cloned().collect();
         all.iter().flat_map(|watched| &watched.bounded).for_each(|log| log.trim());
     }
 }

@@ -15,7 +15,7 @@ pub(crate) fn to_wire(
 ) -> longrunning::Operation {
     use longrunning::operation::Result as Ended;
     let metadata = v1::OperationMetadata {
-        verb: operation.verb.to_owned(),
+        verb: operation.verb.clone().into_owned(),
         target: match &operation.target {
             Target::Template(id) => names::TEMPLATES.name(id.as_str()),
             Target::Artifact(id) => names::ARTIFACTS.name(id.as_str()),

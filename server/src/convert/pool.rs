@@ -193,7 +193,7 @@ pub(crate) fn to_wire(pool: &Pool, draining: bool, now: SystemTime) -> v1::Pool 
             warm: count(status.warm),
             restoring: count(status.restoring),
             leased: count(status.leased),
-            quarantined: 0,
+            quarantined: count(status.quarantined),
             target: count(status.target),
             waiting: count(status.waiting),
             generation: status.generation,

@@ -72,8 +72,18 @@ pub(crate) fn stands(
 
 /// Runs a command in the container of a VM and answers what it wrote.
 pub(crate) fn exec(engine: &EngineHost, uid: &str, command: &str) -> String {
+    let said = try_exec(engine, uid, command);
+    said.unwrap_or_else(|error| panic!("{command:?} in {uid}: {error}"))
+}
+
+/// The same, in one that may end meanwhile: what it wrote may then be cut short.
+pub(crate) fn try_exec(
+    engine: &EngineHost,
+    uid: &str,
+    command: &str,
+) -> Result<String, bollard::errors::Error> {
     let name = name(uid);
-    let said = engine.ask(|client| async move {
+    engine.ask(|client| async move {
         let options = CreateExecOptions {
             attach_stdout: Some(true),
             attach_stderr: Some(true),
@@ -91,15 +101,17 @@ pub(crate) fn exec(engine: &EngineHost, uid: &str, command: &str) -> String {
             said += &piece?.to_string();
         }
         Ok(said)
-    });
-    said.unwrap_or_else(|error| panic!("{command:?} in {uid}: {error}"))
+    })
 }
 
 /// Ends the container of a VM from outside.
-pub(crate) fn kill(engine: &EngineHost, uid: &str) {
+///
+/// # Errors
+/// When it does not run.
+pub(crate) fn kill(engine: &EngineHost, uid: &str) -> Result<(), bollard::errors::Error> {
     let name = name(uid);
     let options = KillContainerOptionsBuilder::new().signal("KILL").build();
-    engine.ask(|client| async move { client.kill_container(&name, Some(options)).await }).unwrap();
+    engine.ask(|client| async move { client.kill_container(&name, Some(options)).await })
 }
 
 /// Pauses the container of a VM as a commit does.
@@ -126,10 +138,16 @@ pub(crate) fn remove(engine: &EngineHost, container: &str) {
 
 /// Runs a container that hearth has nothing to do with.
 pub(crate) fn run_stranger(engine: &EngineHost, name: &str) {
+    run_labelled(engine, name, HashMap::new());
+}
+
+/// Runs one that carries these labels.
+pub(crate) fn run_labelled(engine: &EngineHost, name: &str, labels: HashMap<String, String>) {
     let ran = engine.ask(|client| async move {
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         let request = ContainerCreateBody {
             image: Some(BASE.to_owned()),
+            labels: Some(labels),
             cmd: Some(vec!["sleep".to_owned(), "1000000".to_owned()]),
             stop_timeout: Some(0),
             host_config: Some(HostConfig {

@@ -106,7 +106,7 @@ fn what_cannot_be_frozen(engine: &EngineHost) {
     let site = Site::new(engine, 0);
     let hearth = site.start();
     let dead = hearth.acquire("dead");
-    kill(engine, &dead.uid);
+    kill(engine, &dead.uid).unwrap();
     wait_until("it is FAILED", || hearth.get("vms/dead").unwrap().state() == State::Failed);
     let refused = refusal(hearth.freeze("vms/dead", ""));
     assert_eq!(refused, (Code::FailedPrecondition, "INVALID_TRANSITION".to_owned()));

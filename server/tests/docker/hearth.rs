@@ -1,5 +1,8 @@
 //! A hearth that runs: its gRPC and its command line.
 
+use std::ffi::OsString;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -21,6 +24,7 @@ pub(crate) struct Hearth {
     pub(crate) child: Child,
     pub(crate) client: HearthClient,
     pub(crate) address: String,
+    pub(crate) admin: String,
     // After the client, whose connection is its.
     pub(crate) runtime: tokio::runtime::Runtime,
 }
@@ -110,6 +114,17 @@ impl Hearth {
         self.call(self.client.vms.clone().resume_vm(request))
     }
 
+    /// The value of one series; `None` when it is not there.
+    pub(crate) fn metric(&self, series: &str) -> Option<f64> {
+        let mut stream = TcpStream::connect(&self.admin).unwrap();
+        let request =
+            format!("GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.admin);
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+
     pub(crate) fn artifacts(&self) -> Vec<Artifact> {
         let request = ListArtifactsRequest::default();
         self.call(self.client.artifacts.clone().list_artifacts(request)).unwrap().artifacts
@@ -179,7 +194,15 @@ impl From<Output> for Ended {
 
 /// The program, without what the environment of the test run says to it.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+    program_by(&[])
+}
+
+/// The same, started by another program.
+pub(crate) fn program_by(starter: &[OsString]) -> Command {
+    let hearth = OsString::from(env!("CARGO_BIN_EXE_hearth"));
+    let mut words = starter.iter().chain([&hearth]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
     without_settings(&mut command);
     command
 }

@@ -25,6 +25,8 @@ mod outages;
 #[cfg(target_os = "linux")]
 mod proxy;
 #[cfg(target_os = "linux")]
+mod restarts;
+#[cfg(target_os = "linux")]
 mod site;
 
 #[cfg(target_os = "linux")]
@@ -41,7 +43,9 @@ fn main() -> std::process::ExitCode {
     for kind in ["docker", "podman"] {
         let required = std::env::var("HEARTH_REQUIRE")
             .is_ok_and(|names| names.split([',', ' ']).any(|name| name == kind));
-        let cases = [outages::ALL, crashes::ALL, frozen::ALL, handoff::ALL].into_iter().flatten();
+        let cases = [outages::ALL, crashes::ALL, frozen::ALL, handoff::ALL, restarts::ALL]
+            .into_iter()
+            .flatten();
         let cases = cases.filter(|(_, _, engines)| engines.contains(&kind));
         let cases: Vec<_> =
             cases.map(|(name, case, _)| (format!("{kind}::{name}"), *case)).collect();

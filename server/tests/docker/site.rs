@@ -1,6 +1,7 @@
 //! A state directory of a case's own, and what of it is on the engine.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,7 +17,7 @@ use tonic::{Code, Status};
 
 use crate::containers;
 use crate::docker_engine::{BASE, EngineHost, LONG};
-use crate::hearth::{Hearth, program};
+use crate::hearth::{Hearth, program_by};
 
 /// What a case is called, what it does on an engine, and on which ones.
 pub(crate) type Case = (&'static str, fn(&EngineHost), &'static [&'static str]);
@@ -33,6 +34,8 @@ pub(crate) struct Site<'a> {
     pub(crate) engine: &'a EngineHost,
     depth: i32,
     state_uuid: OnceLock<String>,
+    /// What becomes hearth, if it is not hearth that is started.
+    starter: Vec<OsString>,
     dir: TempDir,
 }
 
@@ -51,13 +54,23 @@ impl<'a> Site<'a> {
              [default_pool]\ndepth = {depth}\n{pool}\n"
         );
         std::fs::write(dir.path().join("hearth.toml"), config).unwrap();
-        Self { engine, depth, state_uuid: OnceLock::new(), dir }
+        Self { engine, depth, state_uuid: OnceLock::new(), starter: Vec::new(), dir }
+    }
+
+    /// From now on hearth is started by another program, which gets it as its last arguments.
+    pub(crate) fn run_by(&mut self, starter: Vec<OsString>) {
+        self.starter = starter;
+    }
+
+    /// Everything of it lies below.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Starts hearth and waits until its pool is full.
     pub(crate) fn start(&self) -> Hearth {
         let log = self.dir.path().join("log");
-        let mut child = program()
+        let mut child = program_by(&self.starter)
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config"])
             .arg(self.dir.path().join("hearth.toml"))
             .arg("--state")
@@ -70,18 +83,18 @@ impl<'a> Site<'a> {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let address = lines.find_map(|line| {
-            let address = line.strip_prefix("listening on grpc://")?;
-            Some(address.trim().to_owned())
-        });
-        let address = address.unwrap_or_else(|| panic!("hearth has ended: {}", self.log()));
+        let mut address = |prefix: &str| {
+            let found = lines.find_map(|line| Some(line.strip_prefix(prefix)?.trim().to_owned()));
+            found.unwrap_or_else(|| panic!("hearth has ended: {}", self.log()))
+        };
+        let (address, admin) = (address("listening on grpc://"), address("admin on http://"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
         let client = runtime.block_on(HearthClient::connect(&address)).unwrap();
-        let mut hearth = Hearth { child, client, address, runtime };
+        let mut hearth = Hearth { child, client, address, admin, runtime };
         wait_until("it serves", || {
             let ended = hearth.child.try_wait().unwrap();
             assert!(ended.is_none(), "hearth has ended: {}", self.log());
@@ -125,7 +138,8 @@ impl<'a> Site<'a> {
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
-    fn uuid(&self) -> &str {
+    /// What everything of it carries.
+    pub(crate) fn uuid(&self) -> &str {
         self.state_uuid.get().expect("it was started")
     }
 

@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use tonic::Status;
 
-use crate::host::{Hearth, Host};
+use crate::host::{Hearth, Host, is_qemu};
 use crate::strace::{Site, Strace};
 use crate::{Answer, Outcome};
 
@@ -40,7 +40,7 @@ pub(crate) trait Scene: Sized {
 
 /// Runs a scene, and prints what came of it.
 pub(crate) async fn run<S: Scene>() -> Outcome {
-    let sites = count::<S>().await?;
+    let sites = thinned(count::<S>().await?);
     let count = sites.len();
     println!("{}: {count} system calls: {}", S::NAME, summary(&sites));
     let has = |name: &&&str| sites.iter().any(|site| site.name.starts_with(**name));
@@ -52,6 +52,22 @@ pub(crate) async fn run<S: Scene>() -> Outcome {
     let tallies = futures_util::future::try_join_all(workers).await?;
     report(S::NAME, count, tallies)
 }
+
+/// Of calls of one name by one thread that are many, as those that copy memory, some from first to last.
+pub(crate) fn thinned(sites: Vec<Site>) -> Vec<Site> {
+    let mut by_name = std::collections::BTreeMap::<_, Vec<Site>>::new();
+    for site in sites {
+        by_name.entry((site.thread, site.name.clone())).or_default().push(site);
+    }
+    let some = |of_it: Vec<Site>| {
+        let step = of_it.len().div_ceil(MOST_OF_ONE);
+        of_it.into_iter().step_by(step).collect::<Vec<_>>()
+    };
+    by_name.into_values().flat_map(some).collect()
+}
+
+/// How many calls of one name by one thread are killed at.
+const MOST_OF_ONE: usize = 20;
 
 /// What a worker has seen.
 #[derive(Default)]
@@ -80,11 +96,25 @@ pub(crate) fn report(name: &str, count: usize, tallies: Vec<Tally>) -> Outcome {
         violations.len(),
         (killed + passed).saturating_sub(done)
     );
+    SUMS.lock().push((format!("{name} {killed} of {count}"), violations.len()));
     // A few may be passed, by a run that has less to do.
     match violations.is_empty() && killed + passed == count && passed * 10 <= count {
         true => Ok(()),
         false => Err(format!("{killed} of {count} kills; {violations:?}").into()),
     }
+}
+
+/// What each scene came to, and its violations.
+static SUMS: Mutex<Vec<(String, usize)>> = Mutex::new(Vec::new());
+
+/// Prints one line for all scenes that ran.
+pub(crate) fn print_sums() {
+    let sums = SUMS.lock();
+    let (kind, all) = (if is_qemu() { "qemu" } else { "memory" }, sums.iter());
+    let (scenes, violations): (Vec<_>, Vec<_>) =
+        all.map(|(it, found)| (it.clone(), *found)).unzip();
+    let violations: usize = violations.iter().sum();
+    println!("kills {kind}: {}: {violations} violations", scenes.join(", "));
 }
 
 /// The system calls of a run, thread by thread: those that it makes each time. What comes over a socket

@@ -10,7 +10,7 @@ use hearth_proto::v1::vm::{Origin, State};
 use tonic::Status;
 
 use crate::driver::Scene;
-use crate::host::{BLOCKING, Hearth, Host};
+use crate::host::{BLOCKING, Hearth, Host, WORKER};
 use crate::{Answer, Outcome, check};
 
 /// The VM that is frozen again and again, and its artifact.
@@ -25,7 +25,7 @@ pub(crate) struct Freeze {
 
 impl Scene for Freeze {
     const NAME: &'static str = "freeze";
-    const THREADS: &'static [&'static str] = &[BLOCKING];
+    const THREADS: &'static [&'static str] = &[WORKER, BLOCKING];
     const HALLMARKS: &'static [&'static str] = &["rename", "fsync", "mkdir", "write"];
 
     async fn begin(_: &Host, hearth: &Hearth) -> Answer<Self> {

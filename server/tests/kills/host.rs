@@ -65,14 +65,42 @@ fn config(dir: &Path) -> Config {
         ..Config::default()
     };
     config.default_pool.depth = DEPTH;
-    let memory = ProviderConfig { durable: Some(true), ..ProviderConfig::of(ProviderKind::Memory) };
-    config.providers.insert("memory".to_owned(), memory);
+    let (name, provider) = match is_qemu() {
+        true => ("qemu", ProviderConfig::of(ProviderKind::Qemu)),
+        false => {
+            let memory = ProviderConfig::of(ProviderKind::Memory);
+            ("memory", ProviderConfig { durable: Some(true), ..memory })
+        }
+    };
+    config.providers.insert(name.to_owned(), provider);
     config
+}
+
+/// Its VMs are QEMU's, and not those of memory made durable.
+pub(crate) fn is_qemu() -> bool {
+    std::env::var_os("HEARTH_KILLS").is_some_and(|kind| kind == "qemu")
 }
 
 /// What outlives hearth.
 pub(crate) struct Host {
     dir: tempfile::TempDir,
+}
+
+impl Drop for Host {
+    /// Ends the VMs of a case that failed: those that run in an instance's directory.
+    fn drop(&mut self) {
+        let Ok(instances) = self.path("state/instances").canonicalize() else { return };
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        for pid in pids {
+            let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
+            if cwd.is_ok_and(|cwd| cwd.starts_with(&instances))
+                && let Some(pid) = rustix::process::Pid::from_raw(pid)
+            {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
 }
 
 /// One life; killed when it is dropped.

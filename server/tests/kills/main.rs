@@ -3,7 +3,7 @@
 //!
 //! This binary is the hearth, too: the server of the library on a runtime with one thread for calls and
 //! one for what blocks, so that what is done is one thread's system calls, in one order. VMs are of the
-//! memory provider made durable: they outlive the kill.
+//! memory provider made durable: they outlive the kill. With `HEARTH_KILLS=qemu` they are real ones.
 //!
 //! Without strace the cases are ignored with the reason; `HEARTH_REQUIRE=strace` makes that a failure.
 
@@ -52,7 +52,9 @@ fn main() -> ExitCode {
     // Each has as many hearths as there are cores.
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    driver::print_sums();
+    conclusion.exit_code()
 }
 
 type Run = fn() -> Outcome;

@@ -22,11 +22,12 @@ pub(crate) struct Case {
 
 macro_rules! cases {
     ($($qemu:literal $name:ident),* $(,)?) => {
-        pub(crate) fn all() -> Vec<Case> {
-            vec![$(Case { name: stringify!($name), needs_qemu: $qemu, run: || Box::pin($name()) }),*]
+        pub(crate) fn all() -> Vec<$crate::cases::Case> {
+            vec![$($crate::cases::Case { name: stringify!($name), needs_qemu: $qemu, run: || Box::pin($name()) }),*]
         }
     };
 }
+pub(crate) use cases;
 
 cases! {
     true a_killed_warm_vmm_is_never_handed_out_and_is_replaced,
@@ -74,6 +75,9 @@ async fn a_killed_leased_vmm_is_failed_with_its_console() -> Outcome {
     println!("seen to be FAILED {:?} after its kill", begun.elapsed());
     let failure = hearth.get("vms/mine").await?.failure.ok_or("no failure")?;
     assert!(format!("{failure:?}").contains("signal 9"), "{failure:?}");
+    assert_eq!((failure.exit_signal, failure.exit_status), (Some(9), None));
+    let told = hearth.shell("hearth vms describe mine")?;
+    assert!(told.contains("signal 9"), "{told}");
     hearth.client.release(&vm).await?;
 
     // One whose guest has said something: it is told with the failure.
@@ -88,8 +92,23 @@ async fn a_killed_leased_vmm_is_failed_with_its_console() -> Outcome {
         .await?;
     let failure = hearth.get("vms/said").await?.failure.ok_or("no failure")?;
     assert!(failure.console_tail.contains("panic asked for"), "{failure:?}");
+    assert_eq!((failure.exit_signal, failure.exit_status), (None, Some(0)));
+    let told = hearth.shell("hearth vms describe said")?;
+    assert!(told.contains("panic asked for") && told.contains("exit status"), "{told}");
     hearth.client.release(&vm).await?;
-    hearth.until("its directory is gone", async || host.vmm_pids().len() == 4).await?;
+    let dir = host.state().join("instances").join(&vm.uid);
+    hearth.until("its directory is gone", async || !dir.exists()).await?;
+    // Evidence of both outlives them.
+    let kept = std::fs::read_dir(host.state().join("quarantine"))?;
+    let kept: Vec<_> = kept.map(|entry| entry.map(|it| it.path())).collect::<Result<_, _>>()?;
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    let of_it = kept.iter().find(|it| it.to_string_lossy().ends_with(&vm.uid));
+    let of_it = of_it.ok_or("no evidence of it")?;
+    for file in ["failure.json", "console"] {
+        let text = String::from_utf8_lossy(&std::fs::read(of_it.join(file))?).into_owned();
+        assert!(text.contains("panic asked for"), "{file}: {text}");
+    }
+    assert!(of_it.join("qemu.log").is_file());
     Ok(())
 }
 
@@ -275,7 +294,7 @@ async fn retry(hearth: &Hearth, asked: AcquireVmRequest) -> Answer<Vm> {
 }
 
 /// Waits until exactly the warm and the leased live.
-async fn settle(hearth: &Hearth, host: &Host, leased: usize) -> Outcome {
+pub(crate) async fn settle(hearth: &Hearth, host: &Host, leased: usize) -> Outcome {
     let settled = hearth.until("live = warm + leased", async || {
         let warm = hearth.warm_vms().await.map_or(0, |warm| warm.len());
         warm == 4 && host.vmm_pids().len() == 4 + leased
@@ -283,6 +302,6 @@ async fn settle(hearth: &Hearth, host: &Host, leased: usize) -> Outcome {
     settled.await.map_err(|error| format!("{error}\n{}", host.log_tail()).into())
 }
 
-fn pid(vm: &Vm) -> Answer<u32> {
+pub(crate) fn pid(vm: &Vm) -> Answer<u32> {
     Ok(u32::try_from(vm.process.as_ref().ok_or("no process")?.pid)?)
 }

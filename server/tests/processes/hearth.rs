@@ -1,6 +1,7 @@
 //! One hearth process on a state directory of its own, and what is asked of it.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -40,6 +41,8 @@ pub(crate) struct Host {
     provider: &'static str,
     config: Option<PathBuf>,
     depth: usize,
+    /// What becomes hearth, with its own arguments.
+    program: Vec<OsString>,
 }
 
 /// A running hearth; dropped, it is killed.
@@ -52,7 +55,14 @@ pub(crate) struct Hearth {
 
 impl Host {
     pub(crate) fn new(provider: &'static str) -> Answer<Self> {
-        Ok(Self { dir: tempfile::tempdir()?, provider, config: None, depth: 4 })
+        let program = vec![env!("CARGO_BIN_EXE_hearth").into()];
+        Ok(Self { dir: tempfile::tempdir()?, provider, config: None, depth: 4, program })
+    }
+
+    /// From now on another program is started, which becomes hearth.
+    #[allow(dead_code, reason = "most test binaries have one hearth alone")]
+    pub(crate) fn run_as(&mut self, program: Vec<OsString>) {
+        self.program = program;
     }
 
     /// One whose hearth has a configuration, made in a directory that it is given, and a default
@@ -67,12 +77,25 @@ impl Host {
         let text = make(dir.path())?;
         let config = dir.path().join("hearth.toml");
         std::fs::write(&config, format!("{text}\n[default_pool]\ndepth = {depth}\n"))?;
-        Ok(Self { dir, provider, config: Some(config), depth })
+        let program = vec![env!("CARGO_BIN_EXE_hearth").into()];
+        Ok(Self { dir, provider, config: Some(config), depth, program })
     }
 
     /// Starts hearth and waits until it serves.
     pub(crate) async fn start(&self) -> Answer<Hearth> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hearth"))
+        let mut hearth = self.begin(&[]).await?;
+        // Ready only after recovery; then the pool fills. It may have ended instead.
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !hearth.ready().await || hearth.warm().await < self.depth {
+            self.wait_a_little(&mut hearth.child, deadline).await?;
+        }
+        Ok(hearth)
+    }
+
+    /// Starts hearth, with `more` arguments, and waits until it can be reached: before its recovery.
+    pub(crate) async fn begin(&self, more: &[&str]) -> Answer<Hearth> {
+        let mut child = Command::new(&self.program[0])
+            .args(&self.program[1..])
             .args(["serve", "--provider", self.provider, "--listen", "127.0.0.1:0"])
             .args(["--admin", "127.0.0.1:0", "--state"])
             .arg(self.state())
@@ -81,6 +104,7 @@ impl Host {
             .arg("--guest")
             .arg(guest_dir())
             .args(self.config.iter().flat_map(|path| [Path::new("--config"), path]))
+            .args(more)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -97,7 +121,6 @@ impl Host {
         };
         let grpc = address("listening on grpc://")?;
         let admin = address("admin on http://")?;
-        // Ready only after recovery; then the pool fills. It may have ended instead.
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let client = loop {
             match HearthClient::connect(&grpc).await {
@@ -105,11 +128,7 @@ impl Host {
                 Err(_) => self.wait_a_little(&mut child, deadline).await?,
             }
         };
-        let mut hearth = Hearth { child, client, grpc, admin };
-        while !hearth.ready().await || hearth.warm().await < self.depth {
-            self.wait_a_little(&mut hearth.child, deadline).await?;
-        }
-        Ok(hearth)
+        Ok(Hearth { child, client, grpc, admin })
     }
 
     async fn wait_a_little(&self, child: &mut Child, deadline: tokio::time::Instant) -> Outcome {
@@ -120,6 +139,12 @@ impl Host {
         Ok(())
     }
 
+    /// Everything of it lies below.
+    #[allow(dead_code, reason = "not every test binary looks for what is left")]
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
         self.dir.path().join("state")
     }
@@ -128,8 +153,15 @@ impl Host {
         self.dir.path().join("run")
     }
 
-    fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.dir.path().join("hearth.log")
+    }
+
+    /// The lines of its log that have `text`.
+    #[allow(dead_code, reason = "not every test binary reads the log")]
+    pub(crate) fn log_lines(&self, text: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
     pub(crate) fn log_tail(&self) -> String {
@@ -139,7 +171,7 @@ impl Host {
     }
 
     /// The cgroups that the records of this host's instances name.
-    fn cgroups(&self) -> Vec<PathBuf> {
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let instances = std::fs::read_dir(self.state().join("instances")).into_iter().flatten();
         let records = instances.flatten().flat_map(|instance| {
             ["vmm.json", "uffd.json"].map(|record| instance.path().join(record))
@@ -251,8 +283,20 @@ impl Hearth {
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     }
 
-    async fn ready(&self) -> bool {
+    pub(crate) async fn ready(&self) -> bool {
         self.admin_page("/readyz").await.is_ok_and(|page| page.starts_with("HTTP/1.1 200"))
+    }
+
+    /// Every metric, as text.
+    #[allow(dead_code, reason = "not every test binary reads them all")]
+    pub(crate) async fn metrics(&self) -> Answer<String> {
+        self.admin_page("/metrics").await
+    }
+
+    /// One more connection.
+    #[allow(dead_code, reason = "not every test binary makes some")]
+    pub(crate) async fn connect(&self) -> Answer<HearthClient> {
+        Ok(HearthClient::connect(&self.grpc).await?)
     }
 
     async fn admin_page(&self, path: &str) -> Answer<String> {

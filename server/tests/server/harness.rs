@@ -37,7 +37,11 @@ pub(crate) async fn server_with(change: impl FnOnce(&mut Config)) -> Server {
 
 /// A server that has not begun: its ports are open, and its recovery is still to come.
 pub(crate) async fn starting_server(change: impl FnOnce(&mut Config)) -> Server {
-    let dir = tempfile::tempdir().unwrap();
+    starting_server_in(tempfile::tempdir().unwrap(), change).await
+}
+
+/// The same, on what is in `state` of a directory.
+pub(crate) async fn starting_server_in(dir: TempDir, change: impl FnOnce(&mut Config)) -> Server {
     let mut config = Config {
         listen: ([127, 0, 0, 1], 0).into(),
         admin: ([127, 0, 0, 1], 0).into(),

@@ -26,6 +26,8 @@ async fn before_recovery_is_over_every_call_says_so() {
     let server = starting_server(|_| ()).await;
     let mut client = HealthClient::new(channel(&server).await);
     assert_eq!(health(&mut client, "").await, Ok(ServingStatus::NotServing));
+    assert_eq!(server.admin("/readyz").await.0, 503);
+    assert_eq!(server.admin("/healthz").await.0, 200, "it lives, and is not to be killed");
     let get = || v1::GetPoolRequest { name: "pools/default".to_owned() };
     let early = server.client.pools.clone().get_pool(get()).await.unwrap_err();
     let details = hearth_proto::StatusDetails::of(&early);
@@ -39,6 +41,8 @@ async fn before_recovery_is_over_every_call_says_so() {
     assert_eq!(hearth_proto::StatusDetails::of(&early).allocated, Some(false));
     server.client.node.clone().get_node(v1::GetNodeRequest::default()).await.unwrap();
     server.hearth.begin(false).await.unwrap();
+    assert_eq!(health(&mut client, "").await, Ok(ServingStatus::Serving));
+    assert_eq!(server.admin("/readyz").await.0, 200);
     server.client.pools.clone().get_pool(get()).await.unwrap();
     server.stop().await;
 }

@@ -11,6 +11,7 @@ mod life;
 mod lists;
 mod names;
 mod operators;
+mod previous_release;
 mod races;
 mod refusals;
 mod unbuilt;

@@ -1,6 +1,6 @@
 //! Journals of other versions.
 
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::super::format::Step;
 use super::damage::copy_into;

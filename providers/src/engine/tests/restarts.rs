@@ -89,6 +89,45 @@ fn what_another_provider_made_is_not_touched() {
     assert_eq!(theirs.list_snapshots(&id("vm")), Some(vec!["snap".to_owned()]));
 }
 
+/// A durable guest goes on as it stood, as a container may that an engine starts with the host.
+#[test]
+fn what_another_boot_of_the_host_left_has_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let open_in_boot = |seed| {
+        let env: Arc<dyn Env> = Arc::new(SeededEnv::new(seed));
+        let backend = MemoryBackend::durable(Arc::clone(&env));
+        Engine::open("memory", backend, env, paths(dir.path())).unwrap()
+    };
+    let (before, _) = open_in_boot(1);
+    before.create_vm(&id("runs")).unwrap();
+    before.start_vm(&id("runs")).unwrap();
+    before.create_vm(&id("kept")).unwrap();
+    before.preserve_vm(uid_of(&before, "kept"), "artifact").unwrap();
+    let kept = paths(dir.path()).instance(uid_of(&before, "kept"));
+    let same = open_in_boot(1).0;
+    assert_eq!(same.status(&id("runs")), Some(VmStatus::Running), "in the same boot it goes on");
+    drop((before, same));
+    // Also at the next start in that boot.
+    for _ in 0..2 {
+        let (after, report) = open_in_boot(2);
+        assert_eq!(report, OpenReport { adopted: 2, ..OpenReport::default() });
+        for name in ["runs", "kept"] {
+            let failure = after.get_vm(&id(name)).unwrap().failure.unwrap();
+            assert_eq!(failure.reason, "the host was restarted");
+        }
+        let failure = after.get_vm(&id("runs")).unwrap().failure.unwrap();
+        assert_eq!(failure.console_tail, "READY\n");
+        assert_eq!(after.start_vm(&id("runs")).unwrap_err().kind(), "invalid_transition");
+    }
+    let (after, _) = open_in_boot(2);
+    after.destroy_vm(&id("runs")).unwrap();
+    after.destroy_vm(&id("kept")).unwrap();
+    assert!(kept.is_dir(), "an artifact's directory stays");
+    assert_eq!(entries(&dir.path().join("state/instances")), 1);
+    after.create_vm(&id("new")).unwrap();
+    assert_eq!(open_in_boot(2).0.status(&id("new")), Some(VmStatus::Created));
+}
+
 #[test]
 fn lost_names_are_made_again() {
     let dir = tempfile::tempdir().unwrap();
