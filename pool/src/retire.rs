@@ -58,9 +58,14 @@ impl Reaper {
         Self { queue }
     }
 
-    /// Has a VM destroyed; `on_gone` is called when it is.
+    /// Has a VM destroyed; `on_gone` is called when it is. A name that a tenant may ask for again is
+    /// free at once, where the provider can rename.
     pub(crate) fn retire(&self, provider: &Arc<Provider>, vm_id: VmId, on_gone: Option<OnGone>) {
         let uid = provider.runtime.get_vm(&vm_id).map(|view| view.uid);
+        let aside = uid.filter(|_| !vm_id.is_pools_own()).map(VmId::warm);
+        let vm_id = aside
+            .filter(|aside| provider.runtime.rename_vm(&vm_id, aside).is_ok())
+            .unwrap_or(vm_id);
         let provider = Arc::clone(provider);
         // After the stop nobody listens: recovery finds the VM at the next start.
         let _ = self.queue.send(Doomed { provider, vm_id, uid, on_gone, gone: None });

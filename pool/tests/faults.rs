@@ -190,6 +190,26 @@ async fn a_template_that_cannot_be_built_says_why_and_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dedicated_restore_in_vain_leaves_its_name_free() {
+    let host = Host::new(15);
+    let node = host.with_pool(0).await;
+    let request = || AcquireRequest {
+        request_id: Some("again".to_owned()),
+        overflow: Some(Overflow::ColdOnly),
+        ..named("mine")
+    };
+    // What is to be destroyed stays for long.
+    let stuck = host.faults.add(Call::Destroy, When::Always, Fault::Fail("backend"));
+    host.faults.add(Call::Probe, When::Next(1), Fault::Fail("timeout"));
+    assert_eq!(reason(node.take(request()).await), "restore_failed");
+    assert!(tokio::time::timeout(LATENCY / 2, node.take(request())).await.is_err());
+    let got = node.take(request()).await.unwrap();
+    assert_eq!(host.provider.runtime.get_vm(&id("mine")).unwrap().uid, got.lease.uid);
+    host.faults.remove(stuck);
+    node.until("only the leased one is left", || host.live() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_template_that_is_built_too_late_leaves_nothing() {
     let host = Host::new(14);
     let limits = Limits { build_timeout: Duration::from_secs(60), ..Limits::default() };

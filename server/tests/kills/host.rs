@@ -62,6 +62,7 @@ fn config(dir: &Path) -> Config {
         admin: ([127, 0, 0, 1], 0).into(),
         state: Some(dir.join("state")),
         runtime: Some(dir.join("run")),
+        guest: is_qemu().then(guest_dir),
         ..Config::default()
     };
     config.default_pool.depth = DEPTH;
@@ -74,6 +75,12 @@ fn config(dir: &Path) -> Config {
     };
     config.providers.insert(name.to_owned(), provider);
     config
+}
+
+/// The guest that `scripts/guest` builds.
+fn guest_dir() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest");
+    std::env::var_os("HEARTH_GUEST_DIR").map_or(built, PathBuf::from)
 }
 
 /// Its VMs are QEMU's, and not those of memory made durable.

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use crate::Answer;
 
 /// What a thread does between two pieces of work.
-const WAITING: [&str; 5] = ["futex", "restart_syscall", "epoll_wait", "sched_yield", "recvfrom"];
+const WAITING: [&str; 6] =
+    ["futex", "restart_syscall", "epoll_wait", "sched_yield", "recvfrom", "clock_nanosleep"];
 
 /// Why there can be no strace here, if so.
 pub(crate) fn missing() -> Option<String> {

@@ -34,7 +34,7 @@ impl Counts {
             ("reboots", self.reboots, 30),
             ("network overrides", self.overrides, 100),
             ("freezes", self.freezes, 100),
-            ("resumes", self.resumes, 100),
+            ("resumes", self.resumes, 50),
             ("artifacts deleted", self.deletions, 100),
         ]
     }
