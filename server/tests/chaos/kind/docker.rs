@@ -89,6 +89,9 @@ impl Kind for Docker {
         let tokens = vec![token(first), token(second)];
         let looked = inspect(&self.engine, &name(&vm.uid)).ok_or("there is no container")?;
         let state = looked.state.ok_or("a container without a state")?;
+        if state.status != Some(ContainerStateStatusEnum::RUNNING) {
+            return Err(format!("it ended meanwhile: {:?}", state.status).into());
+        }
         let boot = format!("{:?} since {:?}", state.pid, state.started_at);
         Ok(Traces { tokens, boot, age: 0 })
     }
