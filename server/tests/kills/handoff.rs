@@ -169,9 +169,11 @@ async fn take(hearth: &Hearth) -> Answer<v1::Vm> {
 pub(crate) async fn settled(hearth: &Hearth, leased: usize) -> Outcome {
     Hearth::until("what lives is warm or leased", async || {
         let Ok(vms) = hearth.vms().await else { return false };
+        // One that is listed may still be asked whether it is ready.
+        let is_full = hearth.is_full().await.unwrap_or(false);
         let held = vms.iter().filter(|vm| vm.lease.is_some()).count();
         let running = vms.iter().filter(|vm| vm.state() == State::Running).count();
-        held == leased && running == vms.len() && vms.len() == DEPTH + leased
+        held == leased && running == vms.len() && vms.len() == DEPTH + leased && is_full
     })
     .await
 }

@@ -158,13 +158,8 @@ impl Host {
         };
         let hearth = Hearth { child, client };
         let filled = Hearth::until("the pool is full", async || {
-            let name = "pools/default".to_owned();
-            let request = v1::GetPoolRequest { name };
-            match hearth.client.pools.clone().get_pool(request).await {
-                Ok(pool) => {
-                    let warm = pool.into_inner().status.map_or(0, |status| status.warm);
-                    usize::try_from(warm).is_ok_and(|warm| warm == DEPTH)
-                }
+            match hearth.is_full().await {
+                Ok(is_full) => is_full,
                 // There is nobody to wait for.
                 Err(error) => error.code() == Code::Unavailable && hearth.is_gone(),
             }
@@ -225,6 +220,14 @@ impl Hearth {
     pub(crate) async fn get(&self, vm_id: &str) -> Result<v1::Vm, Status> {
         let request = v1::GetVmRequest { name: format!("vms/{vm_id}") };
         self.client.vms.clone().get_vm(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// As many VMs are warm as should be.
+    pub(crate) async fn is_full(&self) -> Result<bool, Status> {
+        let request = v1::GetPoolRequest { name: "pools/default".to_owned() };
+        let pool = self.client.pools.clone().get_pool(request).await?.into_inner();
+        let warm = pool.status.map_or(0, |status| status.warm);
+        Ok(usize::try_from(warm).is_ok_and(|warm| warm == DEPTH))
     }
 
     /// Every VM that lives, warm ones too.
