@@ -10,7 +10,7 @@ use crate::{Answer, Outcome};
 /// Two cores run two hearths.
 pub(crate) const WORKERS: usize = 2;
 /// How often it is counted.
-pub(crate) const COUNTS: usize = 3;
+pub(crate) const COUNTS: usize = 5;
 /// How often what is done may be over before its kill.
 const MAX_TRIES: usize = 4;
 
@@ -98,7 +98,7 @@ pub(crate) fn report(name: &str, count: usize, tallies: Vec<Tally>) -> Outcome {
     );
     SUMS.lock().push((format!("{name} {killed} of {count}"), violations.len()));
     // A few may be passed, by a run that has less to do; more where a guest is waited for.
-    let may_pass = if is_qemu() { count / 2 } else { count / 10 };
+    let may_pass = if is_qemu() { count / 2 } else { count / 5 };
     match violations.is_empty() && killed + passed == count && passed <= may_pass {
         true => Ok(()),
         false => Err(format!("{killed} of {count} kills; {violations:?}").into()),
