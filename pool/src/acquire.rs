@@ -87,8 +87,9 @@ struct Attempt {
     pool: Arc<Pool>,
     ttl: Duration,
     fingerprint: u64,
-    pending: Option<Pending>,
+    // Dropped in this order: a duplicate that waits for the end of the request finds the name free.
     name: Option<NameGuard>,
+    pending: Option<Pending>,
     begun: Instant,
     timing: Timing,
 }
@@ -171,8 +172,8 @@ impl Manager {
             pool: Arc::clone(pool),
             ttl,
             fingerprint,
-            pending,
             name: Some(name),
+            pending,
             begun,
             timing: Timing::default(),
             request,

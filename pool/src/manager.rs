@@ -341,7 +341,14 @@ impl Manager {
         let is_ended = matches!(held.state, VmState::Releasing | VmState::Gone);
         // One that a tenant has was not destroyed by its wish: it is lost.
         let found = lease.provider.runtime.get_vm_by_uid(lease.uid);
-        let found = found.filter(|view| is_ended || view.status != VmStatus::Destroyed);
+        let is_lost = |view: &VmView| match view.status {
+            VmStatus::Destroyed => true,
+            // What it ended with is kept.
+            VmStatus::Failed => false,
+            // It runs without what it had in memory, and is about to be destroyed.
+            _ => view.tags.get(tags::BOOT).is_some_and(|boot| *boot != self.boot_id),
+        };
+        let found = found.filter(|view| is_ended || !is_lost(view));
         let mut view = found.unwrap_or_else(|| self.lost_view(lease));
         // The promise is the journal's: the name follows within the same call.
         view.vm_id = held.vm_id;

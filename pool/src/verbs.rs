@@ -102,7 +102,7 @@ impl Manager {
         let manager = Arc::clone(self);
         self.tasks.spawn(async move {
             let is_claimable = request.request_id.is_some() || request.vm_id.is_some();
-            let made = manager.make_own(&provider, request, ttl, fingerprint, name, pending).await;
+            let made = manager.make_own(&provider, request, ttl, fingerprint, pending, name).await;
             if let Err(Ok(unheard)) = answer.send(made)
                 && !is_claimable
             {
@@ -119,8 +119,9 @@ impl Manager {
         request: CreateRequest,
         ttl: Duration,
         fingerprint: u64,
-        name: NameGuard,
         pending: Option<Pending>,
+        // Dropped before the request: a duplicate that waits for its end finds the name free.
+        name: NameGuard,
     ) -> Result<Acquired> {
         let vm_id = name.vm_id().clone();
         let mut spec = request.spec;
