@@ -59,6 +59,13 @@ struct State {
     violations: Vec<String>,
 }
 
+/// How things stood before a list was asked for.
+pub(crate) struct Before {
+    /// When each was to end.
+    leased: HashMap<String, SystemTime>,
+    released: HashSet<String>,
+}
+
 /// The ledger of one run.
 #[derive(Default)]
 pub(crate) struct Ledger {
@@ -164,19 +171,22 @@ impl Ledger {
         self.state.lock().leases.get(uid).map(|lease| lease.expire_time)
     }
 
-    /// The leases of now, to be looked for in a later list.
-    pub(crate) fn leased(&self) -> HashSet<String> {
-        self.state.lock().leases.keys().cloned().collect()
+    /// What is leased and what was released by now, to be held against a later list.
+    pub(crate) fn before(&self) -> Before {
+        let state = self.state.lock();
+        let end = |(uid, lease): (&String, &Lease)| (uid.clone(), lease.expire_time);
+        let leased = state.leases.iter().map(end).collect();
+        Before { leased, released: state.released.clone() }
     }
 
     /// Holds `listed`, which hearth has answered since, against the leases that clients had `before`
-    /// and still have.
-    pub(crate) fn audit(&self, before: &HashSet<String>, listed: &[Vm]) {
+    /// and still have, and what they had given back.
+    pub(crate) fn audit(&self, before: &Before, listed: &[Vm]) {
         let now = SystemEnv.now();
         let listed: HashMap<_, _> = listed.iter().map(|vm| (&vm.uid, vm)).collect();
         let mut wrong = Vec::new();
         let mut state = self.state.lock();
-        let held = state.leases.iter().filter(|(uid, _)| before.contains(*uid));
+        let held = state.leases.iter().filter(|(uid, _)| before.leased.contains_key(*uid));
         let held: Vec<_> = held.filter(|(_, lease)| lease.expire_time > now).collect();
         let audited = held.len();
         for (uid, lease) in held {
@@ -188,7 +198,8 @@ impl Ledger {
             if vm.name != lease.name || vm.lease.is_none() {
                 wrong.push(format!("{lease:?} became {vm:?}"));
             }
-            if expire_time(vm) < lease.expire_time {
+            // It may have been renewed since the list was made.
+            if before.leased.get(uid).is_some_and(|end| expire_time(vm) < *end) {
                 wrong.push(format!("{lease:?} now ends before: {vm:?}"));
             }
             let pid = vm.process.as_ref().map_or(0, |process| process.pid);
@@ -197,7 +208,7 @@ impl Ledger {
                 wrong.push(format!("{lease:?} does not run on, and nobody killed it: {vm:?}"));
             }
         }
-        for uid in state.released.iter().filter(|uid| listed.contains_key(uid)) {
+        for uid in before.released.iter().filter(|uid| listed.contains_key(uid)) {
             let vm = listed[uid];
             if vm.lease.is_some() {
                 wrong.push(format!("it was released, and is leased: {vm:?}"));

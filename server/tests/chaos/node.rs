@@ -1,7 +1,5 @@
 //! The hearth of now: one life after another, and whoever wants to call it waits for the next one.
 
-use std::collections::HashSet;
-
 use hearth_proto::HearthClient;
 use hearth_proto::v1::{GetNodeRequest, ListVmsRequest, Vm};
 use tokio::sync::watch;
@@ -90,7 +88,7 @@ impl Node {
 
     /// Looks whether every lease that clients have is there.
     pub(crate) async fn audit(&self, ledger: &Ledger) -> Outcome {
-        let before: HashSet<String> = ledger.leased();
+        let before = ledger.before();
         let life = self.life.as_ref().ok_or("there is no hearth")?;
         ledger.audit(&before, &life.vms().await?);
         Ok(())
