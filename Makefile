@@ -8,7 +8,7 @@ CARGO ?= cargo
 export HEARTH_REQUIRE ?= qemu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest build run demo test test-long sim mutants reliability test-firecracker deviants bench image lint docs fmt
+.PHONY: help setup guest build run demo test test-long sim mutants reliability test-firecracker deviants bench policies image lint docs fmt
 
 help: ## Say what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ deviants: ## Show that the contract's cases can fail
 bench: ## Measure the handoff, and a restore where HEARTH_FIRECRACKER=PATH says on what, against bare parts
 	$(CARGO) run --release --package hearth-benches --bin handoff
 	$(CARGO) run --release --package hearth-benches --bin restore
+
+policies: ## Compare the depth that sizing keeps with other policies' on simulated claims; takes minutes
+	$(CARGO) run --release --package hearth-benches --bin policies
 
 image: ## Build the image of the Dockerfile on an engine of its own, without a registry, and run it once
 	@scripts/image

@@ -4,6 +4,8 @@
 //! therefore the median of ratios of blocks measured side by side, with the interval that holds
 //! the true median with 95 %.
 
+pub mod policies;
+
 use std::time::Duration;
 
 /// The median of ratios, and its interval.

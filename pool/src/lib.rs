@@ -32,6 +32,7 @@ mod refill;
 mod release;
 pub mod requests;
 mod retire;
+pub mod sizing;
 mod sync;
 pub mod tasks;
 pub mod templates;
