@@ -20,18 +20,20 @@ use hearth_providers::{Uid, VmId, VmRuntimeError, VmSpec};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::cold::{Waiter, node_full};
 use crate::error::{Error, Result};
 use crate::ids::{PoolId, Tenant};
 use crate::jobs::Class;
 use crate::journal::{LeaseRecord, RecordState, Source};
 use crate::lease::{Lease, NameGuard};
+use crate::ledger::WarmVm;
 use crate::lifecycle::{VmEvent, VmState};
-use crate::line::Ticket;
 use crate::manager::{Manager, Phase};
 use crate::metrics::{self, Timing};
 use crate::mutants::{self, Mutant};
-use crate::pool::{Overflow, Pool, Reserved, WarmState};
+use crate::pool::{Overflow, Pool, Reserved, WarmState, plan};
 use crate::requests::{Begin, Fingerprint, Method, Pending, RequestKey};
+use crate::tenants::Place;
 
 /// How often a handover that failed after its commit is tried anew with another VM.
 const MORE_TRIES: usize = 2;
@@ -87,6 +89,8 @@ struct Attempt {
     pool: Arc<Pool>,
     ttl: Duration,
     fingerprint: u64,
+    /// Its place in the tenant's quota.
+    place: Place,
     // Dropped in this order: a duplicate that waits for the end of the request finds the name free.
     name: Option<NameGuard>,
     pending: Option<Pending>,
@@ -162,6 +166,10 @@ impl Manager {
             }
         };
         let ttl = self.check(pool, &request)?;
+        if !request.validate_only {
+            self.shared.tenants.check_rate(&request.tenant, self.env.boot_time())?;
+        }
+        let place = self.shared.tenants.take_place(&request.tenant)?;
         // Nobody waits for a VM that could not be handed out.
         self.journal.check_well()?;
         let name = self.reserve_name(request.vm_id.as_ref())?;
@@ -172,6 +180,7 @@ impl Manager {
             pool: Arc::clone(pool),
             ttl,
             fingerprint,
+            place,
             name: Some(name),
             pending,
             begun,
@@ -208,11 +217,14 @@ impl Manager {
     }
 
     /// Refuses what cannot be; answers the time to live.
-    fn check(&self, pool: &Pool, request: &AcquireRequest) -> Result<Duration> {
+    pub(crate) fn check(&self, pool: &Pool, request: &AcquireRequest) -> Result<Duration> {
         if self.phase() != Phase::Serving {
             return Err(Error::Draining);
         }
         let config = pool.config();
+        if config.drains {
+            return Err(Error::PoolDraining { pool: pool.id.to_string() });
+        }
         let overflow = request.overflow.unwrap_or(config.default_overflow);
         if !request.network_overrides.is_empty() && overflow == Overflow::WarmOnly {
             let why = "a warm VM has its network already: WARM_ONLY cannot be met";
@@ -277,13 +289,24 @@ impl Manager {
             return self.dedicated(attempt).await;
         }
         let mut last = None;
-        for _ in 0..=MORE_TRIES {
+        for tries in 0..=MORE_TRIES {
             let select = Instant::now();
-            let warm = pool.reserve();
+            let tenant = &attempt.request.tenant;
+            // Only the first try is demand.
+            let warm = if tries == 0 { pool.claim(tenant) } else { pool.reserve(tenant) };
             attempt.timing.select = select.elapsed();
             let (reserved, source) = match warm {
                 Some(reserved) => (reserved, Source::Warm),
-                None => (self.wait_in_line(&mut attempt, overflow).await?, Source::Cold),
+                None => {
+                    let (tenant, deadline) = (tenant.clone(), attempt.request.deadline);
+                    let waiter = Waiter { tenant, overflow, deadline };
+                    let waited = self.wait_in_line(&pool, waiter, &mut attempt.timing).await;
+                    let reason = waited.as_ref().map_or_else(Error::reason, |_| plan::EMPTY);
+                    if tries == 0 {
+                        pool.misses().missed(reason, self.env.now());
+                    }
+                    (waited?, Source::Cold)
+                }
             };
             match self.hand_over(attempt, reserved, source).await {
                 Ok(acquired) => return Ok(acquired),
@@ -301,68 +324,6 @@ impl Manager {
         Err(Error::HandoverFailed { pool: pool.id.to_string(), source })
     }
 
-    /// Waits for a VM as the overflow policy has it.
-    async fn wait_in_line(&self, attempt: &mut Attempt, overflow: Overflow) -> Result<Reserved> {
-        let pool = &attempt.pool;
-        let id = pool.id.to_string();
-        let begun = Instant::now();
-        if overflow == Overflow::WarmOnly {
-            metrics::cold_rejected("warm_only");
-            return Err(Error::PoolEmpty { pool: id, retry_after: pool.retry_after() });
-        }
-        let template = pool.template();
-        if let Some(refusal) = template.refusal() {
-            return Err(refusal);
-        }
-        let longest = begun + self.limits.max_wait;
-        let deadline = attempt.request.deadline.map_or(longest, |it| it.min(longest));
-        if let Some(expected) = pool.expected_wait()
-            && attempt.request.deadline.is_some()
-            && begun + expected > deadline
-        {
-            metrics::cold_rejected("deadline");
-            return Err(Error::DeadlineTooShort { pool: id, retry_after: pool.retry_after() });
-        }
-        let (waiter, granted) = oneshot::channel();
-        let adds_restore = overflow != Overflow::Wait;
-        let joined = {
-            let mut ledger = pool.ledger.lock();
-            // One may have become warm since the caller looked: nobody waits beside it.
-            let late = ledger.reserve(self.env.boot_time());
-            if let Some(vm) = late.vm {
-                drop(ledger);
-                pool.discard(late.stale, "over_age");
-                return Ok(Reserved::new(pool, vm));
-            }
-            pool.discard(late.stale, "over_age");
-            if ledger.breaker().is_open() {
-                let reason = ledger.breaker().reason().to_owned();
-                drop(ledger);
-                metrics::cold_rejected("breaker");
-                return Err(crate::refill::restore_failed(pool, reason, pool.retry_after()));
-            }
-            ledger.wait(&attempt.request.tenant, adds_restore, waiter)
-        };
-        let Ok(ticket) = joined else {
-            metrics::cold_rejected("saturated");
-            return Err(Error::ColdPathSaturated { pool: id, retry_after: pool.retry_after() });
-        };
-        pool.bell.notify_one();
-        let in_line = InLine::new(pool, ticket);
-        // The phase may have changed since it was looked at: who joins late is told, too.
-        if self.phase() != Phase::Serving {
-            return Err(Error::Draining);
-        }
-        let granted = tokio::time::timeout_at(deadline, granted).await;
-        drop(in_line);
-        attempt.timing.queue = begun.elapsed();
-        match granted {
-            Ok(Ok(granted)) => granted,
-            Ok(Err(_)) => Err(Error::Draining),
-            Err(_) => Err(Error::DeadlineTooShort { pool: id, retry_after: pool.retry_after() }),
-        }
-    }
-
     /// Commits and renames; what awaits after the commit does so in a task of its own.
     async fn hand_over(
         self: &Arc<Self>,
@@ -377,7 +338,7 @@ impl Manager {
             let error = VmRuntimeError::Unavailable { what, source: None };
             return Err(Unserved::Again(Box::new(attempt), error));
         };
-        let lease = self.commit(&attempt, vm.uid, vm.vm_id, source).map_err(Unserved::Failed)?;
+        let lease = self.commit(&attempt, vm, source).map_err(Unserved::Failed)?;
         let vm_id = lease.held().vm_id;
         if let Err(error) = lease.provider.runtime.rename_vm(&lease.pool_vm_id, &vm_id) {
             self.abort(&lease, &error);
@@ -454,16 +415,20 @@ impl Manager {
             from.network_overrides.clone_from(&attempt.request.network_overrides);
         }
         self.journal.check_well()?;
+        let tenant = attempt.request.tenant.clone();
         let longest = attempt.begun + self.limits.max_wait;
         let deadline = attempt.request.deadline.map_or(longest, |it| it.min(longest));
         let Some(place) = pool.take_dedicated() else {
             metrics::cold_rejected("saturated");
-            return Err(Error::ColdPathSaturated { pool: id, retry_after: pool.retry_after() });
+            let retry_after = pool.retry_after(&tenant);
+            return Err(Error::ColdPathSaturated { pool: id, retry_after });
         };
+        let Some(room) = pool.take_room() else { return Err(node_full(&pool, &tenant)) };
         let (answer, answered) = oneshot::channel();
         let manager = Arc::clone(self);
         self.tasks.spawn(async move {
-            let _place = place;
+            // The room is the pool's to count as soon as the VM is leased.
+            let _held = (place, room);
             let is_claimable = attempt.is_claimable();
             let restore = Instant::now();
             let made = manager.make_dedicated(&attempt, spec, &answer).await;
@@ -472,7 +437,9 @@ impl Manager {
                 attempt.timing.restore = restore.elapsed();
                 let pool_vm_id = VmId::warm(uid);
                 let commit = Instant::now();
-                let lease = manager.commit(&attempt, uid, pool_vm_id, Source::Cold)?;
+                let ready_at = manager.env.boot_time();
+                let vm = WarmVm { vm_id: pool_vm_id, uid, ready_at, made_of: template };
+                let lease = manager.commit(&attempt, vm, Source::Cold)?;
                 attempt.timing.commit = commit.elapsed();
                 Ok(manager.complete(attempt, lease))
             });
@@ -485,7 +452,10 @@ impl Manager {
         match tokio::time::timeout_at(deadline, answered).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(Error::Internal("the restore's task ended".to_owned())),
-            Err(_) => Err(Error::DeadlineTooShort { pool: id, retry_after: pool.retry_after() }),
+            Err(_) => {
+                let retry_after = pool.retry_after(&tenant);
+                Err(Error::DeadlineTooShort { pool: id, retry_after })
+            }
         }
     }
 
@@ -534,8 +504,8 @@ impl Manager {
                 | VmRuntimeError::Unsupported { .. }
                 | VmRuntimeError::AlreadyExists { .. } => Error::Provider(source),
                 source => {
-                    let (pool, retry_after) = (pool.id.to_string(), pool.retry_after());
-                    Error::RestoreFailed { pool, retry_after, source }
+                    let retry_after = pool.retry_after(&attempt.request.tenant);
+                    Error::RestoreFailed { pool: pool.id.to_string(), retry_after, source }
                 }
             }
         })?;
@@ -548,14 +518,8 @@ impl Manager {
     }
 
     /// Appends the lease: from here on the VM is the tenant's.
-    fn commit(
-        &self,
-        attempt: &Attempt,
-        uid: Uid,
-        pool_vm_id: VmId,
-        source: Source,
-    ) -> Result<Arc<Lease>> {
-        let template = attempt.pool.template();
+    fn commit(&self, attempt: &Attempt, vm: WarmVm, source: Source) -> Result<Arc<Lease>> {
+        let WarmVm { vm_id: pool_vm_id, uid, made_of: template, .. } = vm;
         let vm_id = attempt.vm_id()?;
         // What it is called until the handover: a dedicated one has the tenant's name already.
         let called = match attempt.pool.provider.runtime.status(&pool_vm_id) {
@@ -611,6 +575,7 @@ impl Manager {
         let _ = lease.advance(VmEvent::HandedOver);
         self.leases.insert(&lease);
         attempt.pool.leased_changed(1);
+        *lease.place.lock() = std::mem::take(&mut attempt.place);
         attempt.name.take().into_iter().for_each(|name| name.hold(&lease));
         attempt.pending.take().into_iter().for_each(|pending| pending.done(&lease));
         attempt.timing.total = attempt.begun.elapsed();
@@ -631,28 +596,6 @@ impl Manager {
         if !mutants::is(Mutant::AbortedLeft) {
             self.retire_instance(lease);
         }
-    }
-}
-
-/// A place in line; dropped, it is given up.
-struct InLine<'a> {
-    pool: &'a Arc<Pool>,
-    ticket: Ticket,
-}
-
-impl<'a> InLine<'a> {
-    fn new(pool: &'a Arc<Pool>, ticket: Ticket) -> Self {
-        metrics::cold_inflight(1.0);
-        Self { pool, ticket }
-    }
-}
-
-impl Drop for InLine<'_> {
-    fn drop(&mut self) {
-        metrics::cold_inflight(-1.0);
-        self.pool.ledger.lock().leave(&self.ticket);
-        // One restore may be too many now; a surplus VM is seen by the driver.
-        self.pool.bell.notify_one();
     }
 }
 

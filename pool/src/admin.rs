@@ -10,7 +10,7 @@ use crate::ids::{PoolId, TemplateId};
 use crate::jobs::Class;
 use crate::journal::Control;
 use crate::manager::{Manager, UNTIL_KNOWN};
-use crate::pool::{MAX_DEPTH, Pool, PoolConfig, WarmState};
+use crate::pool::{MAX_DEPTH, Pool, PoolConfig, Sizing, WarmState};
 use crate::templates::Template;
 
 impl Manager {
@@ -23,7 +23,7 @@ impl Manager {
         mut config: PoolConfig,
         validate_only: bool,
     ) -> Result<Option<Arc<Pool>>> {
-        let _turn = self.control.lock().await;
+        let _turn = self.turn_to_change().await?;
         if self.pool(&config.id).is_ok() {
             return Err(Error::AlreadyExists { kind: Kind::Pool, name: config.id.to_string() });
         }
@@ -48,7 +48,7 @@ impl Manager {
         validate_only: bool,
         change: impl FnOnce(&mut PoolConfig) -> Result<()>,
     ) -> Result<Arc<Pool>> {
-        let _turn = self.control.lock().await;
+        let _turn = self.turn_to_change().await?;
         let pool = self.pool(id)?;
         let former = pool.config();
         check_etag(Kind::Pool, id.as_str(), etag, &former.etag)?;
@@ -61,10 +61,14 @@ impl Manager {
         self.stamp(&mut config);
         self.write_pool(&config).await?;
         let template = self.template(&config.template)?;
-        let is_repaused = former.warm_state != config.warm_state;
+        // What the waiting VMs are, not how many.
+        let is_remade = former.warm_state != config.warm_state || former.warm_up != config.warm_up;
+        let is_of_another = former.template != template.id;
         pool.set_config(config);
-        if is_repaused || former.template != template.id {
+        if is_remade {
             pool.replace_all(template);
+        } else if is_of_another {
+            pool.set_template(template);
         }
         Ok(pool)
     }
@@ -75,7 +79,7 @@ impl Manager {
     /// # Errors
     /// `NotFound`; `EtagMismatch`; `InUse`; `Storage`.
     pub async fn delete_pool(self: &Arc<Self>, id: &PoolId, etag: &str, force: bool) -> Result<()> {
-        let _turn = self.control.lock().await;
+        let _turn = self.turn_to_change().await?;
         let pool = self.pool(id)?;
         check_etag(Kind::Pool, id.as_str(), etag, &pool.config().etag)?;
         let leased = pool.status().leased;
@@ -89,25 +93,25 @@ impl Manager {
         Ok(())
     }
 
-    /// Deletes a template that no pool uses.
+    /// Deletes a template that no pool uses, with all its generations.
     ///
     /// # Errors
     /// `NotFound`; `EtagMismatch`; `InUse`; `Storage`.
     pub async fn delete_template(self: &Arc<Self>, id: &TemplateId, etag: &str) -> Result<()> {
-        use crate::templates::TemplateState;
-        let _turn = self.control.lock().await;
-        let template = self.template(id)?;
-        check_etag(Kind::Template, id.as_str(), etag, &template.etag)?;
+        let _turn = self.turn_to_change().await?;
+        let history = self.history(id)?;
+        check_etag(Kind::Template, id.as_str(), etag, &history.written().etag)?;
         let in_use = |by: String| Error::InUse { kind: Kind::Template, name: id.to_string(), by };
         if let Some(pool) = self.pools_of(id).first() {
             return Err(in_use(format!("pool {}", pool.id)));
         }
-        if template.state == TemplateState::Building {
+        if history.is_building() {
             return Err(in_use("a build under way".to_owned()));
         }
         self.forget(Control::Template, id.as_str()).await?;
         self.templates.write().remove(id);
-        self.unpin(&template).await;
+        self.histories.write().remove(id);
+        self.let_go(&history.written().provider, history.pins()).await;
         Ok(())
     }
 
@@ -123,7 +127,8 @@ impl Manager {
         let template = self.template(&config.template)?;
         let provider = Arc::clone(self.provider(&template.provider)?);
         let (reaper, env) = (self.reaper.clone(), Arc::clone(&self.env));
-        let pool = Pool::new(config, template, provider, &self.limits, reaper, env);
+        let shared = self.shared.clone();
+        let pool = Pool::new(config, template, provider, &self.limits, shared, reaper, env);
         self.pools.write().insert(pool.id.clone(), Arc::clone(&pool));
         Ok(pool)
     }
@@ -132,12 +137,32 @@ impl Manager {
         let template = self.template(&config.template)?;
         let capabilities = self.provider(&template.provider)?.runtime.capabilities();
         let refuse = |field: &str, why: &str| Err(Error::invalid(field, why));
-        if config.target() > MAX_DEPTH {
-            return refuse("sizing.fixed.depth", "more than 100000 warm VMs");
+        let field = match config.sizing {
+            Sizing::Fixed { .. } => "sizing.fixed.depth",
+            Sizing::Promised { miss_ratio, min, max } => {
+                if !(miss_ratio > 0.0 && miss_ratio < 1.0) {
+                    let why = "it must be above 0 and below 1";
+                    return refuse("sizing.promised.miss_ratio", why);
+                }
+                if max == 0 || max < min {
+                    return refuse("sizing.promised.max", "it must be at least 1, and min");
+                }
+                "sizing.promised.max"
+            }
+        };
+        if config.sizing.most() > MAX_DEPTH {
+            return refuse(field, "more than 100000 warm VMs");
         }
-        if config.target() > 0 && !capabilities.rename {
-            let why = "this provider cannot rename: its pools have depth 0";
-            return refuse("sizing.fixed.depth", why);
+        if config.sizing.most() > 0 && !capabilities.rename {
+            return refuse(field, "this provider cannot rename: its pools have depth 0");
+        }
+        let floors = self.shared.tenants.floors(&config.id).total();
+        if floors > config.sizing.most() {
+            let why = format!("{floors} warm VMs are kept for tenants: it must be at least that");
+            return refuse(field, &why);
+        }
+        if !config.warm_up.is_empty() && !capabilities.guest_channel {
+            return refuse("refill_warm_up", "this provider has no guest channel");
         }
         if config.warm_state == WarmState::Paused && capabilities.stop_keeps != StopKeeps::Memory {
             return refuse("warm_state", "this provider cannot pause");
@@ -175,7 +200,7 @@ impl Manager {
         config.etag = self.env.uid().to_string();
     }
 
-    async fn write_pool(&self, config: &PoolConfig) -> Result<()> {
+    pub(crate) async fn write_pool(&self, config: &PoolConfig) -> Result<()> {
         let (journal, config) = (Arc::clone(&self.journal), config.clone());
         let call = move || Ok(journal.write_control(Control::Pool, config.id.as_str(), &config));
         self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await?
@@ -196,7 +221,8 @@ fn hangs_when_paused(template: &Template, capabilities: &Capabilities) -> bool {
     template.spec.vsock_cid.is_some() && !capabilities.pause_keeps_channels
 }
 
-fn check_etag(kind: Kind, name: &str, given: &str, actual: &str) -> Result<()> {
+/// Refuses a change of what its caller has not seen.
+pub(crate) fn check_etag(kind: Kind, name: &str, given: &str, actual: &str) -> Result<()> {
     match given.is_empty() || given == actual {
         true => Ok(()),
         false => Err(Error::EtagMismatch { kind, name: name.to_owned() }),

@@ -6,19 +6,18 @@ use std::time::Duration;
 use hearth_providers::capabilities::RunningSnapshot;
 use hearth_providers::model::{SnapshotRef, SnapshotSource};
 use hearth_providers::readiness::{wait_ready, warm_up};
-use hearth_providers::{SnapshotId, Uid, VmId, VmRuntimeError, VmSpec};
+use hearth_providers::{SnapshotId, VmId, VmRuntimeError, VmSpec};
+use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
-use crate::ids::TemplateId;
 use crate::jobs::Class;
-use crate::journal::Control;
-use crate::manager::{Manager, UNTIL_KNOWN};
+use crate::manager::Manager;
 use crate::operations::{Outcome, Target};
 use crate::pool::Provider;
-use crate::templates::{Template, TemplateSnapshot, TemplateState};
+use crate::templates::{History, Template, TemplateSnapshot, TemplateState};
 
 /// How long one warm-up request may take.
-const WARM_UP_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const WARM_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Manager {
     /// Makes a template, or its next generation when `id` exists and `replaces` is set. Answers
@@ -28,38 +27,63 @@ impl Manager {
     /// `AlreadyExists`; `NotFound` for its provider; those of its spec; `Storage`.
     pub async fn create_template(
         self: &Arc<Self>,
-        mut template: Template,
+        template: Template,
         replaces: bool,
     ) -> Result<String> {
         self.check_template(&template)?;
-        let _turn = self.control.lock().await;
-        match (self.template(&template.id), replaces) {
+        let _turn = self.turn_to_change().await?;
+        match (self.history(&template.id), replaces) {
             (Ok(_), false) => {
                 let (kind, name) = (Kind::Template, template.id.to_string());
-                return Err(Error::AlreadyExists { kind, name });
+                Err(Error::AlreadyExists { kind, name })
             }
             (Ok(former), true) => {
                 // What is ready stays in use until the new generation is.
-                if former.state == TemplateState::Building {
-                    return Err(former.refusal().unwrap_or(Error::Starting));
+                if former.is_building() {
+                    let (template, reason) = (template.id.to_string(), "it is being built");
+                    let (reason, retry_after) = (reason.to_owned(), Some(Duration::from_secs(1)));
+                    return Err(Error::TemplateNotReady { template, reason, retry_after });
                 }
                 self.check_generation(&template)?;
-                template.generation = former.generation + 1;
+                self.begin_build(template, Some(former), "UpdateTemplate").await
             }
-            (Err(error), true) => return Err(error),
-            (Err(_), false) => template.generation = 1,
+            (Err(error), true) => Err(error),
+            (Err(_), false) => self.begin_build(template, None, "CreateTemplate").await,
         }
-        template.state = TemplateState::Building;
-        template.snapshot = None;
-        template.etag = self.env.uid().to_string();
-        let verb = if replaces { "UpdateTemplate" } else { "CreateTemplate" };
+    }
+
+    /// Begins to make a generation of what there is, or the first; answers the id of the operation. The
+    /// caller has the turn.
+    ///
+    /// # Errors
+    /// `NotFound` for its provider; `Storage`, and nothing has begun.
+    pub(crate) async fn begin_build(
+        self: &Arc<Self>,
+        recipe: Template,
+        former: Option<History>,
+        verb: &'static str,
+    ) -> Result<String> {
+        let now = Some(self.env.now());
+        let template = Template {
+            provider: self.provider(&recipe.provider)?.name.clone(),
+            generation: former.as_ref().map_or(1, History::next_generation),
+            state: TemplateState::Building,
+            snapshot: None,
+            etag: self.env.uid().to_string(),
+            create_time: former.as_ref().map_or(now, |it| it.written().create_time),
+            update_time: now,
+            ..recipe
+        };
         let target = Target::Template(template.id.clone());
         let id = self.operations().begin(verb, target, &template.etag)?;
-        if template.generation == 1
-            && let Err(error) = self.publish_template(template.clone()).await
-        {
-            self.operations().discard(&id);
-            return Err(error);
+        match former {
+            None => {
+                if let Err(error) = self.publish(History::new(template.clone())).await {
+                    self.operations().discard(&id);
+                    return Err(error);
+                }
+            }
+            Some(former) => drop(self.show(former.begin(&template))),
         }
         let (manager, operation) = (Arc::clone(self), id.clone());
         self.tasks.spawn(async move { manager.build(template, operation).await });
@@ -103,7 +127,8 @@ impl Manager {
     /// Makes a template of a snapshot that there is already; ready at once.
     ///
     /// # Errors
-    /// `AlreadyExists`; `NotFound` for its provider; those of pinning the snapshot; `Storage`.
+    /// `AlreadyExists`; `NotFound` for its provider; those of pinning the snapshot, and of
+    /// [`hearth_providers::VmQuery::snapshot_fits`]; `Storage`.
     pub async fn import_template(
         self: &Arc<Self>,
         mut template: Template,
@@ -111,62 +136,99 @@ impl Manager {
     ) -> Result<Arc<Template>> {
         let provider = Arc::clone(self.provider(&template.provider)?);
         template.provider.clone_from(&provider.name);
-        let _turn = self.control.lock().await;
+        let _turn = self.turn_to_change().await?;
         if self.template(&template.id).is_ok() {
             let (kind, name) = (Kind::Template, template.id.to_string());
             return Err(Error::AlreadyExists { kind, name });
         }
         template.generation = 1;
         template.imported = true;
+        template.create_time = Some(self.env.now());
+        template.update_time = template.create_time;
         template.state = TemplateState::Ready;
         template.etag = self.env.uid().to_string();
         let pin = template.pin();
-        let call = move || provider.runtime.pin_snapshot(&source, &pin);
+        let call = move || {
+            let view = provider.runtime.pin_snapshot(&source, &pin)?;
+            let fits = provider.runtime.snapshot_fits(view.uid);
+            fits.inspect_err(|_| drop(provider.runtime.unpin_snapshot(view.uid, &pin)))?;
+            Ok(view)
+        };
         let limit = self.limits.verb_timeout;
         let view = self.jobs.run(Class::Verb, "pin", limit, call, drop).await?;
         template.snapshot = Some(TemplateSnapshot {
             uid: view.uid,
             vm_uid: view.vm_uid,
             snapshot_id: view.snapshot_id,
+            restore_time: None,
         });
-        self.publish_template(template).await
+        self.publish(History::new(template)).await
     }
 
-    async fn build(self: Arc<Self>, mut template: Template, operation: String) {
-        template.provider = match self.provider(&template.provider) {
-            Ok(provider) => provider.name.clone(),
-            Err(_) => template.provider,
-        };
+    async fn build(self: Arc<Self>, template: Template, operation: String) {
         let made = self.make_snapshot(&template, &operation).await;
         let _turn = self.control.lock().await;
+        let template = Template { update_time: Some(self.env.now()), ..template };
         let outcome = match made {
-            Ok(snapshot) => {
-                template.snapshot = Some(snapshot);
-                template.state = TemplateState::Ready;
-                let (id, generation) = (template.id.clone(), template.generation);
-                tracing::info!(template = %id, generation, "a template is ready");
-                match self.publish_template(template).await {
-                    Ok(_) => Outcome::Done,
-                    Err(error) => Outcome::Failed(Arc::new(error)),
-                }
-            }
+            Ok(snapshot) => match self.finish_build(template, snapshot).await {
+                Ok(()) => Outcome::Done,
+                Err(error) => Outcome::Failed(Arc::new(error)),
+            },
             Err(error) => {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                let id = template.id.clone();
-                tracing::warn!(template = %id, %error, source, "a template could not be built");
-                let reason =
-                    source.map_or_else(|| error.to_string(), |it| format!("{error}: {it}"));
-                // A generation that failed leaves the one before it in use.
-                if template.generation == 1 {
-                    template.state = TemplateState::Failed(reason);
-                    if let Err(error) = self.publish_template(template).await {
-                        tracing::error!(template = %id, %error, "its failure could not be written");
-                    }
-                }
+                self.note_failure(template, &error).await;
                 Outcome::Failed(Arc::new(error))
             }
         };
         self.operations().end(&operation, outcome);
+    }
+
+    /// Makes what was built the current generation.
+    async fn finish_build(&self, template: Template, snapshot: TemplateSnapshot) -> Result<()> {
+        let history = self.history(&template.id)?;
+        let pinned = (snapshot.uid, template.pin());
+        let state = TemplateState::Ready;
+        // A first one has none before it to go back to.
+        let is_proven = history.written().not_ready().is_some();
+        let mut template = Template { snapshot: Some(snapshot), state, is_proven, ..template };
+        // Somebody went back to an earlier one meanwhile, and what was asked for before is newer still.
+        let is_overtaken = history.has_overtaken(&template);
+        if is_overtaken {
+            template.generation = history.next_generation();
+        }
+        let written = match self.pin(&template).await {
+            Ok(()) => self.publish(history.clone().succeed(template.clone())).await,
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(made) => {
+                let generation = made.generation;
+                tracing::info!(template = %made.id, generation, "a template is ready");
+                if is_overtaken {
+                    self.let_go(&made.provider, [pinned].into()).await;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                // Whether it was written is not known: its snapshot stays until a start knows.
+                let reason = format!("it was built, and that could not be written: {error}");
+                self.show(history.abandon(&template, reason));
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes that a generation could not be made; the one before it stays in use.
+    async fn note_failure(&self, template: Template, error: &Error) {
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        let (id, generation) = (template.id.clone(), template.generation);
+        tracing::warn!(template = %id, generation, %error, source, "a template could not be built");
+        let reason = source.map_or_else(|| error.to_string(), |it| format!("{error}: {it}"));
+        let Ok(history) = self.history(&id) else { return };
+        let failed = history.clone().fail(template.clone(), reason.clone());
+        if let Err(error) = self.publish(failed).await {
+            tracing::error!(template = %id, %error, "its failure could not be written");
+            self.show(history.abandon(&template, reason));
+        }
     }
 
     /// Boots, waits, warms up, captures and pins; whatever happens no VM is left.
@@ -186,8 +248,8 @@ impl Manager {
             let stage = |stage, percent| manager.operations().progress(&operation, stage, percent);
             capture(&maker, &recipe, &spec, &names.0, &stage).and_then(|snapshot| {
                 stage("validate", 80);
-                prove(&maker, &recipe, &snapshot, &names.1, spec.tags)?;
-                Ok(snapshot)
+                let took = prove(&maker, &recipe, &snapshot, &names.1, spec.tags)?;
+                Ok(TemplateSnapshot { restore_time: Some(took), ..snapshot })
             })
         };
         let late = {
@@ -198,8 +260,10 @@ impl Manager {
                     manager.reaper.retire(&provider, vm_id, None);
                 }
                 if let Ok(snapshot) = made {
-                    let unused = Template { snapshot: Some(snapshot), ..template };
-                    Arc::clone(&manager).tasks.spawn(async move { manager.unpin(&unused).await });
+                    let unused = [(snapshot.uid, template.pin())].into();
+                    let of = template.provider;
+                    let letting_go = Arc::clone(&manager);
+                    manager.tasks.spawn(async move { letting_go.let_go(&of, unused).await });
                 }
             }
         };
@@ -209,41 +273,6 @@ impl Manager {
         self.reaper.retire(&provider, boot_id, None);
         self.reaper.retire(&provider, prove_id, None);
         Ok(made?)
-    }
-
-    /// Journals a template and lets everybody see it; pools that restore from it follow.
-    pub(crate) async fn publish_template(&self, template: Template) -> Result<Arc<Template>> {
-        let former = self.template(&template.id).ok();
-        let journal = Arc::clone(&self.journal);
-        let written = template.clone();
-        let call =
-            move || Ok(journal.write_control(Control::Template, written.id.as_str(), &written));
-        self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await??;
-        let template = Arc::new(template);
-        self.templates.write().insert(template.id.clone(), Arc::clone(&template));
-        for pool in self.pools_of(&template.id) {
-            pool.set_template(Arc::clone(&template));
-        }
-        if let Some(former) = former.filter(|former| former.generation != template.generation) {
-            self.unpin(&former).await;
-        }
-        Ok(template)
-    }
-
-    /// Lets go of the snapshot of a generation that is not used any more.
-    pub(crate) async fn unpin(&self, former: &Template) {
-        let Some(snapshot) = former.snapshot.clone() else { return };
-        let Ok(provider) = self.provider(&former.provider).cloned() else { return };
-        let pin = former.pin();
-        let call = move || provider.runtime.unpin_snapshot(snapshot.uid, &pin);
-        let limit = self.limits.verb_timeout;
-        if let Err(error) = self.jobs.run(Class::Verb, "unpin", limit, call, drop).await {
-            tracing::warn!(template = %former.id, %error, "an old snapshot could not be let go");
-        }
-    }
-
-    pub(crate) fn pools_of(&self, template: &TemplateId) -> Vec<Arc<crate::pool::Pool>> {
-        self.pools().into_iter().filter(|pool| pool.config().template == *template).collect()
     }
 }
 
@@ -271,18 +300,19 @@ fn capture(
     runtime.snapshot_vm(vm_id, &snapshot_id)?;
     let taken = reference(SnapshotSource::Name(vm_id.clone()), &snapshot_id, false);
     let view = runtime.pin_snapshot(&taken, &template.pin())?;
-    Ok(TemplateSnapshot { uid: view.uid, vm_uid: view.vm_uid, snapshot_id })
+    Ok(TemplateSnapshot { uid: view.uid, vm_uid: view.vm_uid, snapshot_id, restore_time: None })
 }
 
-/// Restores a throw-away VM: what cannot be restored is no template.
+/// Restores a throw-away VM: what cannot be restored is no template. Answers how long it took.
 fn prove(
     provider: &Provider,
     template: &Template,
     snapshot: &TemplateSnapshot,
     vm_id: &VmId,
     tags: std::collections::BTreeMap<String, String>,
-) -> Result<Uid, VmRuntimeError> {
+) -> Result<Duration, VmRuntimeError> {
     let runtime = provider.runtime.as_ref();
+    let begun = Instant::now();
     let source = SnapshotSource::VmUid(snapshot.vm_uid);
     let restore_from = Some(reference(source, &snapshot.snapshot_id, true));
     let spec = VmSpec { restore_from, tags, ..VmSpec::default() };
@@ -293,7 +323,7 @@ fn prove(
         let _ = runtime.unpin_snapshot(snapshot.uid, &template.pin());
         return Err(error);
     }
-    Ok(snapshot.uid)
+    Ok(begun.elapsed())
 }
 
 fn reference(source: SnapshotSource, snapshot_id: &SnapshotId, resume: bool) -> SnapshotRef {

@@ -106,6 +106,36 @@ pub enum Error {
         /// When one is expected.
         retry_after: Duration,
     },
+    /// The tenant has as many VMs as it may have. Release one first.
+    #[error("tenant {tenant} has the {max_vms} VMs that it may have")]
+    QuotaExceeded {
+        /// The tenant.
+        tenant: String,
+        /// How many it may have.
+        max_vms: usize,
+    },
+    /// The tenant acquires more often than it may. Retry later.
+    #[error("tenant {tenant} acquires more often than it may")]
+    RateLimited {
+        /// The tenant.
+        tenant: String,
+        /// When the next acquire is let through.
+        retry_after: Duration,
+    },
+    /// Tenants have everything that the node may give. Go elsewhere, or retry later.
+    #[error("the node has no room for another VM: {what}")]
+    CapacityExhausted {
+        /// What is exhausted.
+        what: String,
+        /// When another try may be worth it.
+        retry_after: Duration,
+    },
+    /// The pool takes no acquires. Use another.
+    #[error("pool {pool} is draining")]
+    PoolDraining {
+        /// The pool.
+        pool: String,
+    },
     /// The node takes no new work. Go elsewhere.
     #[error("this node is draining")]
     Draining,
@@ -233,6 +263,10 @@ impl Error {
             Self::PoolEmpty { .. } => "pool_empty",
             Self::ColdPathSaturated { .. } => "cold_path_saturated",
             Self::DeadlineTooShort { .. } => "deadline_too_short",
+            Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::CapacityExhausted { .. } => "capacity_exhausted",
+            Self::PoolDraining { .. } => "pool_draining",
             Self::Draining => "draining",
             Self::Starting => "starting",
             Self::TemplateNotReady { .. } => "template_not_ready",

@@ -192,6 +192,7 @@ impl Manager {
             kind: freezer.kind().to_owned(),
             reference: frozen.reference.clone(),
             snapshot: TemplateSnapshot {
+                restore_time: None,
                 uid: frozen.snapshot.uid,
                 vm_uid: frozen.snapshot.vm_uid,
                 snapshot_id: frozen.snapshot.snapshot_id.clone(),

@@ -14,6 +14,7 @@ use dashmap::mapref::entry::Entry;
 use hearth_providers::{Uid, VmId};
 use parking_lot::Mutex;
 
+use crate::budget::Room;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{TemplateId, Tenant};
 use crate::journal::{LeaseRecord, RecordState, Source};
@@ -21,6 +22,7 @@ use crate::lifecycle::{VmEvent, VmState};
 use crate::mutants::{self, Mutant};
 use crate::pool::{Pool, Provider};
 use crate::requests::{Method, RequestKey};
+use crate::tenants::Place;
 
 /// Leases are looked at for their end at most this often.
 const TICK: Duration = Duration::from_millis(50);
@@ -52,6 +54,10 @@ pub struct Lease {
     pub template: Option<(TemplateId, i64)>,
     /// When it was acquired, by the wall clock.
     pub acquire_time: SystemTime,
+    /// Its place within its tenant's quota, until it ends.
+    pub(crate) place: Mutex<Place>,
+    /// Its room within the node's budget, until it is gone; one of a pool is counted there.
+    pub(crate) room: Mutex<Room>,
     held: Mutex<Held>,
     /// Its record is changed and written by one at a time; held over one append, never an await.
     pub(crate) writing: Mutex<()>,
@@ -98,6 +104,8 @@ impl Lease {
             source: record.source,
             template: record.template.map(|template| (template, generation)),
             acquire_time: record.acquire_time,
+            place: Mutex::default(),
+            room: Mutex::default(),
             held: Mutex::new(Held {
                 vm_id: record.vm_id,
                 state,

@@ -7,8 +7,13 @@
 
 pub mod acquire;
 pub mod admin;
+pub mod announce;
 mod breaker;
+pub mod bucket;
+pub mod budget;
 pub mod build;
+mod cold;
+pub mod concurrency;
 pub mod config;
 pub mod env;
 pub mod error;
@@ -31,10 +36,13 @@ mod recovery;
 mod refill;
 mod release;
 pub mod requests;
+pub mod resolve;
 mod retire;
 pub mod sizing;
 mod sync;
 pub mod tasks;
 pub mod templates;
+pub mod tenants;
+pub mod throttle;
 mod usage;
 pub mod verbs;

@@ -9,8 +9,9 @@ use hearth_providers::model::{Failure, VmStatus, VmView};
 use hearth_providers::provider::ConsoleChunk;
 use hearth_providers::{Uid, VmId};
 use parking_lot::RwLock;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
+use crate::budget::Shares;
 use crate::config::Limits;
 use crate::error::{Error, Kind, Result};
 use crate::freeze::Artifacts;
@@ -23,11 +24,13 @@ use crate::metrics;
 use crate::operations::Operations;
 pub use crate::phase::Phase;
 use crate::phase::{PhaseCell, PhaseEvent};
-use crate::pool::{Pool, Provider};
+use crate::pool::{Pool, Provider, Shared};
 use crate::requests::RequestLog;
 use crate::retire::Reaper;
 use crate::tasks::TaskGroup;
-use crate::templates::Template;
+use crate::templates::{History, Template};
+use crate::tenants::Tenants;
+use crate::throttle::Throttle;
 
 /// The manager of all pools on this node.
 pub struct Manager {
@@ -39,10 +42,13 @@ pub struct Manager {
     pub(crate) reaper: Reaper,
     pub(crate) leases: Arc<Leases>,
     pub(crate) requests: Arc<RequestLog>,
+    pub(crate) shared: Shared,
     pub(crate) boot_id: String,
     /// The first one is the default.
     providers: Vec<Arc<Provider>>,
     pub(crate) templates: RwLock<BTreeMap<TemplateId, Arc<Template>>>,
+    /// The generations of each.
+    pub(crate) histories: RwLock<BTreeMap<TemplateId, History>>,
     pub(crate) pools: RwLock<BTreeMap<PoolId, Arc<Pool>>>,
     pub(crate) artifacts: RwLock<Artifacts>,
     /// Changes of templates and pools take turns: they read, journal and publish.
@@ -98,6 +104,17 @@ impl Manager {
         let max_ended = limits.max_remembered_requests;
         let requests = RequestLog::new(max_ended);
         let journal = Arc::new(journal);
+        let waiting = limits.max_waiting_total.min(Semaphore::MAX_PERMITS);
+        let shared = Shared {
+            throttle: Throttle::new(
+                limits.max_parallel_restores,
+                limits.restore_rate,
+                env.boot_time(),
+            ),
+            shares: Shares::new(limits.budget),
+            tenants: Tenants::new(limits.tenants.clone()),
+            waiting: Arc::new(Semaphore::new(waiting)),
+        };
         let manager = Arc::new(Self {
             boot_id: env.boot_id(),
             operations: Operations::new(Arc::clone(&env), Arc::clone(&journal)),
@@ -109,8 +126,10 @@ impl Manager {
             reaper,
             leases: Arc::new(Leases::new(max_ended)),
             requests,
+            shared,
             providers,
             templates: RwLock::default(),
+            histories: RwLock::default(),
             pools: RwLock::default(),
             artifacts: RwLock::default(),
             control: tokio::sync::Mutex::default(),
@@ -146,7 +165,7 @@ impl Manager {
     /// `Storage`, and nothing has changed.
     pub async fn drain(self: &Arc<Self>) -> Result<()> {
         // What is written down and what is so change together.
-        let _turn = self.control.lock().await;
+        let _turn = self.turn_to_change().await?;
         self.write_drains(true).await?;
         self.turn_away(PhaseEvent::Drained);
         self.pools().iter().for_each(|pool| pool.bell.notify_one());
@@ -158,11 +177,22 @@ impl Manager {
     /// # Errors
     /// `Storage`, and nothing has changed.
     pub async fn undrain(self: &Arc<Self>) -> Result<()> {
-        let _turn = self.control.lock().await;
+        let _turn = self.turn_to_change().await?;
         self.write_drains(false).await?;
         self.phase.advance(PhaseEvent::Undrained);
         self.pools().iter().for_each(|pool| pool.bell.notify_one());
         Ok(())
+    }
+
+    /// The turn to change pools, templates or the node. Who has it waits for the journal, for as
+    /// long as that takes; who wants it is told after a while.
+    ///
+    /// # Errors
+    /// `Storage`: somebody has waited for the journal for too long.
+    pub(crate) async fn turn_to_change(&self) -> Result<tokio::sync::MutexGuard<'_, ()>> {
+        let turn = tokio::time::timeout(self.limits.verb_timeout, self.control.lock()).await;
+        let waits = "a change before this one still waits for the journal";
+        turn.map_err(|_| Error::Storage { source: waits.into() })
     }
 
     async fn write_drains(&self, drains: bool) -> Result<()> {

@@ -24,9 +24,11 @@ const STAGES: [&str; 6] = ["queue", "select", "commit", "resume", "restore", "to
 const ORPHANS: [&str; 7] =
     ["cgroup", "container", "instance", "process", "snapshot", "socket", "vm"];
 /// Why a warm VM was thrown away.
-const DISCARDS: [&str; 5] = ["died", "over_age", "surplus", "old_generation", "not_ready"];
+const DISCARDS: [&str; 6] =
+    ["died", "over_age", "surplus", "old_generation", "not_ready", "probe_failed"];
 /// Why a caller was turned away from the cold path.
-const REJECTIONS: [&str; 4] = ["saturated", "deadline", "breaker", "warm_only"];
+const REJECTIONS: [&str; 6] =
+    ["saturated", "deadline", "breaker", "warm_only", "unmeasured", "capacity"];
 
 /// Says what each metric means, and makes those without a pool be there from 0.
 pub fn describe() {
@@ -51,6 +53,17 @@ pub fn describe() {
     describe_gauge!("hearth_cold_inflight", "Callers that wait for a restore");
     describe_counter!("hearth_cold_rejected_total", "Callers turned away from the cold path");
     describe_gauge!("hearth_breaker_open", "1 while restores of a template are not tried");
+    describe_gauge!("hearth_demand_claims_per_second", "Claims that the sizing reckons with");
+    describe_gauge!("hearth_predicted_miss_ratio", "Share of claims expected to find nothing warm");
+    describe_gauge!(
+        "hearth_refill_saturation_ratio",
+        "Offered load over the restores that may run at once: from 1 on no depth is enough"
+    );
+    describe_counter!(
+        "hearth_pool_empty_seconds_total",
+        seconds,
+        "Time during which a pool that should have warm VMs had none"
+    );
     describe_counter!("hearth_lease_expired_total", "Leases that ended by time");
     describe_counter!("hearth_orphans_reaped_total", "What a start found that was nobody's");
     describe_histogram!(
@@ -90,6 +103,10 @@ pub struct PoolMetrics {
     leased: Gauge,
     quarantined: Gauge,
     oldest_warm_age: Gauge,
+    claims_per_second: Gauge,
+    predicted_miss_ratio: Gauge,
+    saturation: Gauge,
+    empty_seconds: Counter,
     breaker_open: Gauge,
     acquires: [Counter; 2],
     durations: [Histogram; 2],
@@ -128,6 +145,10 @@ impl PoolMetrics {
             pool: pool.to_owned(),
             warm: gauge("hearth_warm_vms"),
             target: gauge("hearth_target_vms"),
+            claims_per_second: gauge("hearth_demand_claims_per_second"),
+            predicted_miss_ratio: gauge("hearth_predicted_miss_ratio"),
+            saturation: gauge("hearth_refill_saturation_ratio"),
+            empty_seconds: counter!("hearth_pool_empty_seconds_total", "pool" => pool.to_owned()),
             restoring: gauge("hearth_restoring_vms"),
             leased: gauge("hearth_leased_vms"),
             quarantined: gauge("hearth_quarantined_vms"),
@@ -207,6 +228,19 @@ impl PoolMetrics {
     /// How old the oldest warm one is; zero when there is none.
     pub fn oldest_warm_age(&self, age: Duration) {
         self.oldest_warm_age.set(age.as_secs_f64());
+    }
+
+    /// What demand is, which share of it will find nothing, and how much of what restores can do
+    /// it takes.
+    pub fn planned(&self, claims_per_second: f64, predicted_miss_ratio: f64, saturation: f64) {
+        self.claims_per_second.set(claims_per_second);
+        self.predicted_miss_ratio.set(predicted_miss_ratio);
+        self.saturation.set(saturation);
+    }
+
+    /// For how long in all it had nothing warm and should have had, in whole seconds.
+    pub fn empty_for(&self, in_all: Duration) {
+        self.empty_seconds.absolute(in_all.as_secs());
     }
 
     /// Whether restores are held back.

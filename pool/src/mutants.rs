@@ -41,6 +41,8 @@ pub enum Mutant {
     LeakedReservation,
     /// Warm VMs of the generation before stay.
     OldGeneration,
+    /// While a generation rolls in its VMs are handed out before those of the one before.
+    NewBeforeOld,
     /// Warm VMs get as old as they like.
     OverAge,
     /// A warm VM that died stays in line.
@@ -59,7 +61,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::DoublePop,
         Self::RenameBeforeAppend,
         Self::LostWakeUp,
@@ -73,6 +75,7 @@ impl Mutant {
         Self::NotRolledForward,
         Self::LeakedReservation,
         Self::OldGeneration,
+        Self::NewBeforeOld,
         Self::OverAge,
         Self::DeadHandedOut,
         Self::ForgottenResume,
@@ -98,7 +101,8 @@ pub(crate) fn is(mutant: Mutant) -> bool {
 /// What [`Mutant::ReleaseToPool`] does.
 pub(crate) fn warm_again(lease: &Arc<Lease>, ready_at: Duration) {
     let Some(pool) = &lease.pool else { return };
-    let vm = WarmVm { vm_id: lease.pool_vm_id.clone(), uid: lease.uid, ready_at };
+    let (vm_id, made_of) = (lease.pool_vm_id.clone(), pool.template());
+    let vm = WarmVm { vm_id, uid: lease.uid, ready_at, made_of };
     let settled = pool.ledger.lock().adopt(vm);
     pool.settle(settled);
 }

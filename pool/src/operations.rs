@@ -18,7 +18,6 @@ use crate::ids::{ArtifactId, TemplateId};
 use crate::jobs::Class;
 use crate::journal::Journal;
 use crate::manager::Manager;
-use crate::templates::TemplateState;
 
 /// The most operations that are kept.
 const MAX_KEPT: usize = 1000;
@@ -312,9 +311,7 @@ impl Manager {
         let call = move || Ok(journal.operations());
         let records = self.jobs.run(Class::Verb, "operations", Duration::MAX, call, drop).await??;
         self.operations().recover(records, |target, makes| match target {
-            Target::Template(id) => self.template(id).is_ok_and(|template| {
-                template.etag == makes && template.state == TemplateState::Ready
-            }),
+            Target::Template(id) => self.history(id).is_ok_and(|it| it.has_made(makes)),
             Target::Artifact(id) => {
                 self.artifact(id, None).is_ok_and(|artifact| artifact.uid.to_string() == makes)
             }

@@ -1,24 +1,37 @@
 //! One pool: its books, its provider and template, and the bell that wakes its driver.
 
+mod config;
+pub(crate) mod plan;
+mod reserved;
+
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hearth_providers::env::Env;
-use hearth_providers::model::VmStatus;
 use hearth_providers::{Uid, VmId, VmRuntime};
 use parking_lot::{Mutex, RwLock};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::budget::{Cost, Room, Shares};
 use crate::config::Limits;
 use crate::error::{Error, Kind, Result};
-use crate::ids::{PoolId, TemplateId};
+use crate::ids::{PoolId, Tenant};
 use crate::ledger::{Bounds, Ledger, Settled, WarmVm};
 use crate::metrics::PoolMetrics;
 use crate::mutants::{self, Mutant};
 use crate::retire::Reaper;
+use crate::sizing::Demand;
 use crate::templates::Template;
+use crate::tenants::Tenants;
+use crate::throttle::{Places, RestoreTimes, Throttle};
+
+pub use config::{
+    CutOver, DEFAULT_MAX_TTL, DEFAULT_PARALLEL_RESTORES, DEFAULT_TTL, MAX_DEPTH, Overflow,
+    PoolConfig, Prewarm, Rollout, Sizing, WarmState,
+};
+pub use plan::{Miss, Misses, Plan};
+pub(crate) use reserved::Reserved;
 
 /// A configured provider.
 pub struct Provider {
@@ -36,113 +49,24 @@ impl std::fmt::Debug for Provider {
     }
 }
 
-/// How many VMs should be warm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Sizing {
-    /// So many.
-    Fixed {
-        /// How many.
-        depth: usize,
-    },
-}
-
-/// How VMs wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WarmState {
-    /// They run.
-    #[default]
-    Running,
-    /// They are paused and cost no CPU; the handoff resumes them.
-    Paused,
-}
-
-/// What happens to an acquire when nothing is warm.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Overflow {
-    /// It waits, and a restore more is begun for it.
-    #[default]
-    WarmElseCold,
-    /// It waits for one of the pool's own.
-    Wait,
-    /// It is refused.
-    WarmOnly,
-    /// It gets a restore of its own even when something is warm.
-    ColdOnly,
-}
-
-/// A pool as an operator asks for it: as it is journaled.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PoolConfig {
-    /// Its name.
-    pub id: PoolId,
-    /// What its VMs are restored from.
-    pub template: TemplateId,
-    /// How many should be warm.
-    pub sizing: Sizing,
-    /// How they wait.
-    pub warm_state: WarmState,
-    /// How old they may get; unset: any age.
-    pub max_warm_age: Option<Duration>,
-    /// How many are restored at once.
-    pub max_parallel_restores: usize,
-    /// What an acquire does that does not say.
-    pub default_overflow: Overflow,
-    /// The lease of an acquire that does not say.
-    pub default_ttl: Duration,
-    /// The longest lease.
-    pub max_ttl: Duration,
-    /// Changes with every change.
-    pub etag: String,
-    /// When it was made.
-    pub create_time: SystemTime,
-    /// When it was last changed.
-    pub update_time: SystemTime,
-}
-
-/// The lease of an acquire that does not say, in a pool that does not.
-pub const DEFAULT_TTL: Duration = Duration::from_secs(300);
-/// The longest lease, in a pool that does not say.
-pub const DEFAULT_MAX_TTL: Duration = Duration::from_secs(24 * 3600);
-/// How many VMs a pool restores at once that does not say.
-pub const DEFAULT_PARALLEL_RESTORES: usize = 8;
-
-/// The deepest pool.
-pub const MAX_DEPTH: usize = 100_000;
-
-impl PoolConfig {
-    /// A pool of depth 0, with every other setting at its default.
-    pub fn new(id: PoolId, template: TemplateId) -> Self {
-        Self {
-            id,
-            template,
-            sizing: Sizing::Fixed { depth: 0 },
-            warm_state: WarmState::default(),
-            max_warm_age: None,
-            max_parallel_restores: DEFAULT_PARALLEL_RESTORES,
-            default_overflow: Overflow::default(),
-            default_ttl: DEFAULT_TTL,
-            max_ttl: DEFAULT_MAX_TTL,
-            etag: String::new(),
-            create_time: SystemTime::UNIX_EPOCH,
-            update_time: SystemTime::UNIX_EPOCH,
-        }
-    }
-
-    /// The target of warm VMs.
-    pub const fn target(&self) -> usize {
-        let Sizing::Fixed { depth } = self.sizing;
-        depth
-    }
-}
+/// How many VMs of a pool that wait are probed at once.
+const PROBES_AT_ONCE: usize = 2;
 
 /// What a waiter is sent.
 pub(crate) type Granted = Result<Reserved>;
 
 /// Why a warm VM is thrown away: one of a fixed set, for the metric.
 pub(crate) type Discard = &'static str;
+
+/// What the pools of a node share. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) throttle: Throttle,
+    pub(crate) shares: Shares,
+    pub(crate) tenants: Tenants,
+    /// Places in line, over all pools.
+    pub(crate) waiting: Arc<Semaphore>,
+}
 
 /// A pool.
 pub struct Pool {
@@ -151,16 +75,28 @@ pub struct Pool {
     /// Who makes its VMs.
     pub provider: Arc<Provider>,
     pub(crate) metrics: PoolMetrics,
-    pub(crate) bell: Notify,
+    pub(crate) bell: Arc<Notify>,
     pub(crate) stop: tokio_util::sync::CancellationToken,
     pub(crate) ledger: Mutex<Ledger<oneshot::Sender<Granted>>>,
+    pub(crate) shared: Shared,
     config: RwLock<Arc<PoolConfig>>,
     template: RwLock<Arc<Template>>,
+    /// What the new generation that rolls in replaces.
+    former: Mutex<Option<Arc<Template>>>,
     leased: Mutex<Leased>,
     /// Restores under way, each for one caller alone.
     dedicated: Arc<Semaphore>,
-    /// Mean time of a restore, in seconds, for predictions.
-    restore_seconds: Mutex<Option<f64>>,
+    times: Mutex<RestoreTimes>,
+    /// What was decided last, and why.
+    plan: Mutex<Plan>,
+    misses: Misses,
+    /// What a start has found warm, and until when it is kept.
+    held: Mutex<(usize, Duration)>,
+    /// Places that its restores have, over all that may run.
+    pub(crate) places: Places,
+    /// Probes of VMs that wait.
+    probes: Arc<Semaphore>,
+    empty: Mutex<Empty>,
     reaper: Reaper,
     env: Arc<dyn Env>,
     max_waiting: usize,
@@ -179,6 +115,8 @@ pub struct PoolStatus {
     pub warm: usize,
     /// VMs that should.
     pub target: usize,
+    /// VMs of the generation before that still wait.
+    pub outdated: usize,
     /// VMs being restored.
     pub restoring: usize,
     /// VMs that tenants have.
@@ -199,6 +137,10 @@ pub struct PoolStatus {
     pub retry_after: Duration,
     /// Mean time of a restore.
     pub restore_time: Option<Duration>,
+    /// It is kept empty.
+    pub draining: bool,
+    /// VMs of announced demand.
+    pub prewarmed: usize,
 }
 
 impl Pool {
@@ -207,27 +149,49 @@ impl Pool {
         template: Arc<Template>,
         provider: Arc<Provider>,
         limits: &Limits,
+        shared: Shared,
         reaper: Reaper,
         env: Arc<dyn Env>,
     ) -> Arc<Self> {
         let metrics =
             PoolMetrics::new(config.id.as_str(), config.template.as_str(), &provider.name);
+        let floors = shared.tenants.floors(&config.id);
+        let bounds = bounds(&config, limits.max_waiting);
+        let mut ledger = Ledger::new(bounds, floors, env.boot_time());
+        if !template.is_proven {
+            ledger.cut_over();
+        }
+        let mut times = RestoreTimes::default();
+        let hint = template.snapshot.as_ref().and_then(|it| it.restore_time);
+        if let Some(took) = hint.filter(|took| !took.is_zero()) {
+            times.hint(took);
+            *ledger.demand() = Demand::with_restore_time(env.boot_time(), took);
+        }
         let pool = Self {
             id: config.id.clone(),
             provider,
             metrics,
-            bell: Notify::new(),
+            bell: Arc::default(),
             stop: tokio_util::sync::CancellationToken::new(),
-            ledger: Mutex::new(Ledger::new(bounds(&config, limits.max_waiting))),
+            ledger: Mutex::new(ledger),
+            shared,
             config: RwLock::new(Arc::new(config)),
             template: RwLock::new(template),
+            former: Mutex::default(),
             leased: Mutex::default(),
             dedicated: Arc::new(Semaphore::new(limits.max_waiting.min(Semaphore::MAX_PERMITS))),
-            restore_seconds: Mutex::default(),
+            times: Mutex::new(times),
+            plan: Mutex::default(),
+            misses: Misses::default(),
+            held: Mutex::default(),
+            places: Places::default(),
+            probes: Arc::new(Semaphore::new(PROBES_AT_ONCE)),
+            empty: Mutex::default(),
             reaper,
             env,
             max_waiting: limits.max_waiting,
         };
+        pool.plan(false);
         pool.show();
         Arc::new(pool)
     }
@@ -243,18 +207,42 @@ impl Pool {
     }
 
     pub(crate) fn set_config(&self, config: PoolConfig) {
-        self.ledger.lock().set_bounds(bounds(&config, self.max_waiting));
         *self.config.write() = Arc::new(config);
+        self.plan(false);
         self.bell.notify_one();
     }
 
-    /// Restores from `template` from now on; what is warm of another generation is thrown away.
+    /// Restores from `template` from now on. Where that makes other VMs than before, these are
+    /// replaced as the pool says: they go as new ones come, or at once.
     pub(crate) fn set_template(&self, template: Arc<Template>) {
-        let is_new = self.template().generation != template.generation;
-        *self.template.write() = template;
-        if is_new && !mutants::is(Mutant::OldGeneration) {
-            self.discard_all();
-        }
+        let former = std::mem::replace(&mut *self.template.write(), Arc::clone(&template));
+        let mut before = self.former.lock();
+        let mut ledger = self.ledger.lock();
+        let discarded = if former.snapshot.is_none() || former.is_same_make(&template) {
+            Vec::new()
+        } else if ledger.is_rolling()
+            && before.as_ref().is_some_and(|it| it.is_same_make(&template))
+        {
+            *before = None;
+            ledger.undo_rollout()
+        } else {
+            let is_rolling = self.config().rollout.cut_over == CutOver::Rolling;
+            // Undone, the one that failed is not gone back to.
+            let was_proven = !ledger.is_unproven();
+            if was_proven {
+                *before = Some(former);
+            }
+            match is_rolling {
+                _ if mutants::is(Mutant::OldGeneration) => Vec::new(),
+                true if was_proven => ledger.begin_rollout(),
+                true => ledger.restart_rollout(),
+                false => ledger.cut_over(),
+            }
+        };
+        drop(ledger);
+        drop(before);
+        self.discard(discarded, "old_generation");
+        self.show();
         self.bell.notify_one();
     }
 
@@ -275,6 +263,7 @@ impl Pool {
         ledger.set_bounds(closed);
         drop(ledger);
         self.discard_all();
+        self.settle_budget(0, 0, 0);
         self.show();
     }
 
@@ -290,10 +279,12 @@ impl Pool {
             let leased = self.leased.lock();
             (leased.count, leased.failed.len())
         };
+        let config = self.config();
         let ledger = self.ledger.lock();
         let breaker = ledger.breaker();
         PoolStatus {
             warm: ledger.warm(),
+            outdated: ledger.outdated(),
             target: ledger.bounds().target,
             restoring: ledger.restoring(),
             leased,
@@ -305,45 +296,98 @@ impl Pool {
             reason: breaker.reason().to_owned(),
             retry_after: breaker.retry_after(now),
             restore_time: self.restore_time(),
+            draining: config.drains,
+            prewarmed: config.prewarms(self.env.now()).map(|prewarm| prewarm.count).sum(),
         }
     }
 
     /// The mean time of a restore, if one was measured.
     pub fn restore_time(&self) -> Option<Duration> {
-        self.restore_seconds.lock().map(Duration::from_secs_f64)
+        self.times.lock().mean()
     }
 
-    pub(crate) fn restore_took(&self, took: Duration) {
+    /// A restore has succeeded; answers how many times what it takes alone it took.
+    pub(crate) fn restore_took(&self, took: Duration) -> f64 {
         self.metrics.restored(took);
-        let mut mean = self.restore_seconds.lock();
-        let took = took.as_secs_f64();
-        *mean = Some(mean.map_or(took, |mean| mean.mul_add(0.8, took * 0.2)));
+        let is_waited_for = self.ledger.lock().waiting() > 0;
+        self.times.lock().ended(took, self.env.boot_time(), is_waited_for)
     }
 
-    /// The time until a caller at the end of the line can expect a VM.
-    pub(crate) fn expected_wait(&self) -> Option<Duration> {
-        let restore = self.restore_time()?;
+    /// The time until a caller of `tenant` at the end of its line can expect a VM; `None` as long
+    /// as no restore has been measured.
+    pub(crate) fn expected_wait(&self, tenant: &Tenant) -> Option<Duration> {
+        let times = *self.times.lock();
+        let weight = self.shared.tenants.settings(tenant).weight;
+        let (node_limit, _) = self.shared.throttle.limit_and_running();
         let ledger = self.ledger.lock();
-        let ahead = ledger.waiting() + 1;
-        let at_once = ledger.bounds().max_parallel_restores.max(1);
-        Some(restore * ahead.div_ceil(at_once) as u32)
+        let position = ledger.position(tenant, weight);
+        let at_once = ledger.bounds().max_parallel_restores.min(node_limit).max(1);
+        let breaker = ledger.breaker().retry_after(self.env.boot_time());
+        Some(times.until(position, at_once)? + breaker)
     }
 
-    /// What to tell a caller who is turned away: when it may be worth another try.
-    pub(crate) fn retry_after(&self) -> Duration {
+    /// What to tell a caller of `tenant` who is turned away: when another try may be worth it.
+    pub(crate) fn retry_after(&self, tenant: &Tenant) -> Duration {
         let floor = Duration::from_millis(20);
         let breaker = self.ledger.lock().breaker().retry_after(self.env.boot_time());
-        self.expected_wait().unwrap_or(Duration::from_millis(200)).max(breaker).max(floor)
+        self.expected_wait(tenant).unwrap_or(Duration::from_millis(200)).max(breaker).max(floor)
     }
 
-    /// Reserves a warm VM for a newcomer.
-    pub(crate) fn reserve(self: &Arc<Self>) -> Option<Reserved> {
-        let reservation = self.ledger.lock().reserve(self.env.boot_time());
+    /// Counts a claim of `tenant`, and reserves a warm VM for it.
+    pub(crate) fn claim(self: &Arc<Self>, tenant: &Tenant) -> Option<Reserved> {
+        self.misses.claimed();
+        self.reserve_and(tenant, |ledger, now| ledger.demand().claimed(now))
+    }
+
+    /// Reserves a warm VM for a newcomer of `tenant`.
+    pub(crate) fn reserve(self: &Arc<Self>, tenant: &Tenant) -> Option<Reserved> {
+        self.reserve_and(tenant, |_, _| {})
+    }
+
+    fn reserve_and(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        count: impl FnOnce(&mut Ledger<oneshot::Sender<Granted>>, Duration),
+    ) -> Option<Reserved> {
+        let now = self.env.boot_time();
+        let mut ledger = self.ledger.lock();
+        count(&mut ledger, now);
+        let reservation = ledger.reserve(tenant, now);
+        drop(ledger);
         self.discard(reservation.stale, "over_age");
-        let reserved = Reserved::new(self, reservation.vm?);
-        self.show();
+        let reserved = reservation.vm.map(|vm| Reserved::new(self, vm));
+        if reserved.is_some() {
+            self.show();
+        }
         self.bell.notify_one();
-        Some(reserved)
+        reserved
+    }
+
+    /// A VM that was restored from `template` comes in at `now`. Answers whether it proved a new
+    /// generation.
+    pub(crate) fn bring_in(
+        self: &Arc<Self>,
+        vm: WarmVm,
+        template: &Template,
+        now: Duration,
+    ) -> bool {
+        // Looked at under the lock: a new generation is published before the old one's VMs are
+        // taken from the books.
+        let mut ledger = self.ledger.lock();
+        if self.template().generation == template.generation {
+            let was_unproven = ledger.is_unproven();
+            let settled = ledger.restored(vm, now);
+            let is_proof = was_unproven && !ledger.is_unproven();
+            drop(ledger);
+            self.settle(settled);
+            is_proof
+        } else {
+            ledger.abandon_restore(&vm.vm_id);
+            drop(ledger);
+            self.discard([vm], "old_generation");
+            self.bell.notify_one();
+            false
+        }
     }
 
     /// Brings a VM that came in to whoever waits for it.
@@ -360,7 +404,7 @@ impl Pool {
                     let Err(unsent) = waiter.send(Ok(reserved)) else { break };
                     // The caller has left; its VM goes to the next, here and not by `drop`, so
                     // that a line of leavers does not nest.
-                    let Some(vm) = unsent.ok().and_then(|mut it| it.vm.take()) else { break };
+                    let Some(vm) = unsent.ok().and_then(Reserved::take) else { break };
                     let now = self.env.boot_time();
                     let Some(next) = self.ledger.lock().give_back(&vm.vm_id, now) else { break };
                     settled = next;
@@ -395,6 +439,18 @@ impl Pool {
         leased.count = leased.count.saturating_add_signed(change);
         // Under the lock, so that the last value is the last one shown.
         self.metrics.leased(leased.count);
+        drop(leased);
+        if self.stop.is_cancelled() {
+            // Nobody drives it any more, and tenants still have VMs of it.
+            self.settle_budget(0, 0, 0);
+        } else {
+            self.bell.notify_one();
+        }
+    }
+
+    /// VMs of it that tenants have.
+    pub(crate) fn leased(&self) -> usize {
+        self.leased.lock().count
     }
 
     /// A VM that a tenant has of this pool has ended by itself; it stays for whoever wants to know why.
@@ -417,6 +473,17 @@ impl Pool {
         Arc::clone(&self.dedicated).try_acquire_owned().ok()
     }
 
+    /// What one VM of it uses.
+    pub(crate) fn cost(&self) -> Cost {
+        let spec = &self.template.read().spec;
+        Cost { mem_size_mib: spec.mem_size_mib, vcpus: spec.vcpu_count.into() }
+    }
+
+    /// Room for a VM of it that it does not count. `None` when the node is full.
+    pub(crate) fn take_room(&self) -> Option<Room> {
+        self.shared.shares.take_room(self.cost())
+    }
+
     /// Writes the counts into the metrics.
     pub(crate) fn show(&self) {
         let mut ledger = self.ledger.lock();
@@ -426,8 +493,31 @@ impl Pool {
         drop(ledger);
         self.metrics.counts(counts.0, counts.1, counts.2);
         let now = self.env.boot_time();
+        self.note_empty(counts.0 == 0 && counts.1 > 0, now);
         self.metrics.oldest_warm_age(oldest.map_or(Duration::ZERO, |at| now.saturating_sub(at)));
         self.metrics.breaker(open);
+    }
+
+    fn note_empty(&self, is_empty: bool, now: Duration) {
+        let mut empty = self.empty.lock();
+        if let Some(since) = empty.since.take() {
+            empty.in_all += now.saturating_sub(since);
+            self.metrics.empty_for(empty.in_all);
+        }
+        empty.since = is_empty.then_some(now);
+    }
+
+    /// A place for a probe of a VM that waits; `None` while as many are under way as may be.
+    pub(crate) fn take_probe(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.probes).try_acquire_owned().ok()
+    }
+
+    /// A VM that waits did not pass its probe.
+    pub(crate) fn probe_failed(&self, vm_id: &VmId) {
+        let failed = self.ledger.lock().died(vm_id);
+        self.discard(failed, "probe_failed");
+        self.show();
+        self.bell.notify_one();
     }
 
     /// Tells everybody in line that there will be nothing.
@@ -435,6 +525,13 @@ impl Pool {
         let waiters = self.ledger.lock().dismiss_waiters();
         waiters.into_iter().for_each(|waiter| drop(waiter.send(Err(why()))));
     }
+}
+
+/// For how long a pool had nothing warm that should have had something.
+#[derive(Debug, Default)]
+struct Empty {
+    since: Option<Duration>,
+    in_all: Duration,
 }
 
 /// The VMs of a pool that tenants have.
@@ -447,50 +544,11 @@ struct Leased {
 
 fn bounds(config: &PoolConfig, max_waiting: usize) -> Bounds {
     Bounds {
-        target: config.target(),
+        target: 0,
         max_parallel_restores: config.max_parallel_restores,
         max_waiting,
         max_warm_age: config.max_warm_age,
-    }
-}
-
-/// A warm VM held for one caller; dropped, it goes back to the pool or to the next in line.
-#[derive(Debug)]
-pub(crate) struct Reserved {
-    pool: Arc<Pool>,
-    vm: Option<WarmVm>,
-}
-
-impl Reserved {
-    /// Holds what the books have just reserved.
-    pub(crate) fn new(pool: &Arc<Pool>, vm: WarmVm) -> Self {
-        Self { pool: Arc::clone(pool), vm: Some(vm) }
-    }
-
-    /// Takes the VM out of the books, to be promised. `None` when it has died: it is destroyed.
-    pub(crate) fn commit(mut self) -> Option<WarmVm> {
-        let vm = self.vm.take()?;
-        let alive = matches!(
-            self.pool.provider.runtime.status(&vm.vm_id),
-            Some(VmStatus::Running | VmStatus::Stopped)
-        );
-        let alive = alive || mutants::is(Mutant::DeadHandedOut);
-        if self.pool.ledger.lock().commit(&vm.vm_id) && alive {
-            return Some(vm);
-        }
-        self.pool.discard([vm], "died");
-        None
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        if let Some(vm) = self.vm.take()
-            && !mutants::is(Mutant::LeakedReservation)
-        {
-            let now = self.pool.env.boot_time();
-            let settled = self.pool.ledger.lock().give_back(&vm.vm_id, now);
-            settled.into_iter().for_each(|settled| self.pool.settle(settled));
-        }
+        most: usize::MAX,
+        max_surge: 1,
     }
 }

@@ -9,7 +9,7 @@
 //! | leased | dead, lost, or of another boot | the tenant's, FAILED, found by name and request id |
 //! | aborted, releasing | any | destroyed |
 //! | gone | any | destroyed; the request is remembered for its time |
-//! | nothing | of this boot, pool, generation and state, young and answering | warm |
+//! | nothing | of this boot, pool, make and state, young and answering | warm |
 //! | nothing | with our state uuid, otherwise | destroyed, counted |
 //! | nothing | of another state | never touched |
 
@@ -20,6 +20,7 @@ use std::time::Duration;
 use hearth_providers::model::{VmStatus, VmView};
 use hearth_providers::{Uid, VmId, VmRuntimeError};
 
+use crate::budget::Cost;
 use crate::error::{Error, Result};
 use crate::ids::PoolId;
 use crate::jobs::Class;
@@ -31,7 +32,7 @@ use crate::manager::{Manager, tags};
 use crate::metrics;
 use crate::mutants::{self, Mutant};
 use crate::pool::{Pool, PoolConfig, Provider, WarmState};
-use crate::templates::{Template, TemplateState};
+use crate::templates::{History, Template};
 
 /// How often a name is made good at once, and how long it is waited then.
 const NAME_TRIES: usize = 5;
@@ -51,15 +52,12 @@ struct Report {
 impl Manager {
     /// Does all of it. See the table above.
     pub(crate) async fn recover(self: &Arc<Self>, reap: bool) -> Result<()> {
-        let (templates, pools, records) = self.read_journal().await?;
+        let (histories, pools, records) = self.read_journal().await?;
         let views = self.all_instances();
         self.check_ours(&views, reap)?;
-        for mut template in templates {
-            if template.state == TemplateState::Building {
-                let why = "hearth ended while it was being built: create it again";
-                template.state = TemplateState::Failed(why.to_owned());
-            }
-            self.templates.write().insert(template.id.clone(), Arc::new(template));
+        self.settle_pins(&histories).await?;
+        for history in self.judge_snapshots(histories).await {
+            self.show(history.take_up());
         }
         let mut report = Report::default();
         // In order, so that a recovery can be repeated.
@@ -86,16 +84,17 @@ impl Manager {
         self.recover_operations().await?;
         self.adopt_warm(adoptions, &mut report).await;
         opened.iter().for_each(|pool| self.drive(pool));
+        self.rebuild_unfit().await;
         tracing::info!(?report, "recovery has finished");
         Ok(())
     }
 
-    async fn read_journal(&self) -> Result<(Vec<Template>, Vec<PoolConfig>, Vec<LeaseRecord>)> {
+    async fn read_journal(&self) -> Result<(Vec<History>, Vec<PoolConfig>, Vec<LeaseRecord>)> {
         let journal = Arc::clone(&self.journal);
         let call = move || {
             let read = || {
-                let templates = journal.control(Control::Template)?;
-                Ok((templates, journal.control(Control::Pool)?, journal.leases()?))
+                let histories = journal.control(Control::Template)?;
+                Ok((histories, journal.control(Control::Pool)?, journal.leases()?))
             };
             Ok(read())
         };
@@ -190,7 +189,12 @@ impl Manager {
         {
             self.make_name_good(&lease);
         }
-        lease.pool.as_ref().inspect(|pool| pool.leased_changed(1));
+        match &lease.pool {
+            Some(pool) => pool.leased_changed(1),
+            // What it was made of is not in its record: it counts as one VM.
+            None => *lease.room.lock() = self.shared.shares.keep_room(Cost::default()),
+        }
+        *lease.place.lock() = self.shared.tenants.keep_place(&lease.tenant);
         self.leases.insert(&lease);
         self.leases.hold_name(&vm_id, &lease);
         if !lives {
@@ -346,10 +350,18 @@ impl Manager {
             && *tag(tags::STATE)? == self.state_uuid().to_string()
             && *tag(tags::BOOT)? == self.boot_id
             && tag(tags::TEMPLATE)?.as_str() == template.id.as_str()
-            && *tag(tags::GENERATION)? == template.generation.to_string();
+            && self.is_of_make(tag(tags::GENERATION)?, &template);
         let age = self.env.boot_time().saturating_sub(made_at(view)?);
         let is_young = pool.config().max_warm_age.is_none_or(|max| age < max);
         (agrees && is_young).then_some(pool)
+    }
+
+    /// What was restored from `generation` is as good as what is restored from `template`: it is the same,
+    /// or the one that was gone back to.
+    fn is_of_make(&self, generation: &str, template: &Template) -> bool {
+        let Ok(number) = generation.parse::<i64>() else { return false };
+        number == template.generation
+            || self.generation(&template.id, number).is_ok_and(|it| it.is_same_make(template))
     }
 
     /// Probes those that may be warm, at once, and takes up those that answer.
@@ -359,6 +371,9 @@ impl Manager {
         report: &mut Report,
     ) {
         let mut probes = tokio::task::JoinSet::new();
+        for (pool, _) in &adoptions {
+            pool.hold_one_more();
+        }
         for (pool, view) in adoptions {
             let (manager, probed) = (Arc::clone(self), view.vm_id.clone());
             probes.spawn(async move {
@@ -371,7 +386,8 @@ impl Manager {
             match (answers, made_at(&view)) {
                 (Ok(()), Some(ready_at)) => {
                     report.adopted_warm += 1;
-                    let adopted = pool.ledger.lock().adopt(WarmVm { vm_id, uid, ready_at });
+                    let vm = WarmVm { vm_id, uid, ready_at, made_of: pool.template() };
+                    let adopted = pool.ledger.lock().adopt(vm);
                     pool.settle(adopted);
                 }
                 (answers, _) => {

@@ -96,6 +96,7 @@ impl Manager {
             lease.take_back_release();
             return Err(error);
         }
+        drop(std::mem::take(&mut *lease.place.lock()));
         let vm_id = record.vm_id;
         let renamed = lease.provider.runtime.rename_vm(&vm_id, &lease.pool_vm_id);
         match renamed {
@@ -171,6 +172,7 @@ impl Manager {
                 leases.drop_name(&ended.held().vm_id, ended.uid);
             }
             leases.remove(ended.uid);
+            drop(std::mem::take(&mut *ended.room.lock()));
             if let Some(pool) = &ended.pool {
                 pool.leased_changed(-1);
                 pool.end_quarantine(ended.uid);

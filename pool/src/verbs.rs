@@ -10,6 +10,8 @@ use hearth_providers::{SnapshotId, Uid, VmId, VmRuntimeError, VmSpec};
 use tokio::sync::oneshot;
 
 use crate::acquire::{Acquired, Expiration};
+use crate::budget::{Cost, Room};
+use crate::cold::FULL_FOR;
 use crate::error::{Error, Result};
 use crate::ids::{TemplateId, Tenant};
 use crate::jobs::Class;
@@ -96,13 +98,19 @@ impl Manager {
         if request.validate_only {
             return Ok(None);
         }
+        let place = self.shared.tenants.take_place(&request.tenant)?;
         let name = self.reserve_name(request.vm_id.as_ref())?;
         self.journal.check_well()?;
+        let room = self.take_room(&request.spec)?;
         let (answer, answered) = oneshot::channel();
         let manager = Arc::clone(self);
         self.tasks.spawn(async move {
             let is_claimable = request.request_id.is_some() || request.vm_id.is_some();
             let made = manager.make_own(&provider, request, ttl, fingerprint, pending, name).await;
+            if let Ok(made) = &made {
+                *made.lease.place.lock() = place;
+                *made.lease.room.lock() = room;
+            }
             if let Err(Ok(unheard)) = answer.send(made)
                 && !is_claimable
             {
@@ -111,6 +119,15 @@ impl Manager {
         });
         let ended = |_| Error::Internal("the task that makes the VM has ended".to_owned());
         answered.await.map_err(ended)?.map(Some)
+    }
+
+    /// Room for a VM that no pool counts.
+    fn take_room(&self, spec: &VmSpec) -> Result<Room> {
+        let cost = Cost { mem_size_mib: spec.mem_size_mib, vcpus: spec.vcpu_count.into() };
+        self.shared.shares.take_room(cost).ok_or_else(|| Error::CapacityExhausted {
+            what: "tenants have all of its budget".to_owned(),
+            retry_after: FULL_FOR,
+        })
     }
 
     async fn make_own(

@@ -234,3 +234,33 @@ fn power_off(host: &Host, vm_id: &hearth_providers::VmId) {
     let mut agent = Agent::greet(channel, host.env.uid(), patience).unwrap();
     agent.ask("poweroff", patience).unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_holds_up_operators_for_a_while_and_tenants_not_at_all() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let host = Host::new(40);
+    let hangs = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&hangs);
+    let latency = move |class| match class {
+        Class::Verb if seen.load(Ordering::Relaxed) => Duration::from_secs(3600),
+        _ => LATENCY,
+    };
+    let node = host.open_with(Limits::default(), latency);
+    node.start(false).await.unwrap();
+    node.build_template("default").await;
+    node.create_pool(pool("default", 4), false).await.unwrap();
+    node.settle("default").await;
+    let id = node.pool_of("default").id.clone();
+    hangs.store(true, Ordering::Relaxed);
+    let update = node.update_pool(&id, "", false, |_| Ok(()));
+    let (first, second, taken) = tokio::join!(
+        tokio::time::timeout(Duration::from_secs(7200), update),
+        node.drain_pool(&id, true),
+        node.take(request()),
+    );
+    assert!(first.unwrap().is_ok(), "it was done in the end");
+    assert_eq!(reason(second), "storage", "told, and not kept for an hour");
+    node.release_named(&taken.unwrap().lease.held().vm_id).await.unwrap();
+}

@@ -54,18 +54,20 @@ async fn one_that_was_under_way_is_done_when_what_it_makes_is_there() {
     let host = Host::new(2);
     let node = host.start().await;
     node.build_template("default").await;
-    let begun = node.create_template(template("default"), true).await.unwrap();
-    node.operations().wait(&begun, PATIENCE).await.unwrap();
+    node.rebuild("default").await;
+    host.faults.add(Call::Snapshot, When::Next(1), Fault::Fail("exhausted"));
+    let failed = node.create_template(template("default"), true).await.unwrap();
+    node.operations().wait(&failed, PATIENCE).await.unwrap();
     node.crash().await;
-    assert_eq!(reopen_all(&host), 2);
+    assert_eq!(reopen_all(&host), 3);
     // The second start reads what the first has written.
     for _ in 0..2 {
         let node = host.start().await;
         for operation in node.operations().list() {
-            match operation.id == begun {
-                true => assert!(matches!(operation.outcome, Some(Outcome::Done)), "{operation:?}"),
-                // Nothing says any more that the generation before was made.
-                false => assert!(failure(&operation).starts_with("operation_"), "{operation:?}"),
+            match operation.id == failed {
+                true => assert!(failure(&operation).starts_with("operation_"), "{operation:?}"),
+                // Of the generation before, too: it is kept.
+                false => assert!(matches!(operation.outcome, Some(Outcome::Done)), "{operation:?}"),
             }
         }
         node.crash().await;

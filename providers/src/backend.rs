@@ -121,6 +121,16 @@ pub trait Backend: Send + Sync + 'static {
         source: &Source<'_, Self::Image>,
     ) -> Result<Self::Machine>;
 
+    /// See [`crate::VmQuery::snapshot_fits`]: what [`Self::restore`] checks before it makes anything. By
+    /// default nothing.
+    ///
+    /// # Errors
+    /// `SnapshotIncompatible`, `SnapshotNotFound`, any.
+    fn fits(&self, source: &Source<'_, Self::Image>) -> Result<()> {
+        let _ = source;
+        Ok(())
+    }
+
     /// Boots a Created machine or lets a Stopped one go on.
     ///
     /// # Errors
@@ -193,6 +203,17 @@ pub trait Backend: Send + Sync + 'static {
     /// Any.
     fn bytes_elsewhere(&self, machine: &Self::Machine) -> Result<u64> {
         let _ = machine;
+        Ok(0)
+    }
+
+    /// See [`crate::VmProvider::prefault_vm`]: of a machine, Running or Stopped, that was restored from
+    /// the snapshot in `snapshot_dir`. By default its memory is there. Another verb, or
+    /// [`Self::kill`], may be called meanwhile.
+    ///
+    /// # Errors
+    /// `Unavailable` when the machine has ended; any.
+    fn prefault(&self, machine: &Self::Machine, snapshot_dir: &std::path::Path) -> Result<u64> {
+        let _ = (machine, snapshot_dir);
         Ok(0)
     }
 

@@ -46,6 +46,8 @@ pub struct Capabilities {
     pub export: bool,
     /// A restore can replace network interfaces of the snapshot.
     pub network_overrides: bool,
+    /// The memory of a restored VM can be read in before its guest touches it.
+    pub prefault: bool,
     /// There is a byte channel to an agent in the guest.
     pub guest_channel: bool,
     /// The guest's console can be read.
@@ -72,6 +74,7 @@ impl Capabilities {
             snapshot_running: RunningSnapshot::StopRequired,
             export: false,
             network_overrides: false,
+            prefault: false,
             guest_channel: false,
             console: false,
             disks: false,
@@ -93,6 +96,7 @@ impl Capabilities {
             snapshot_running: RunningSnapshot::Pauses,
             export: true,
             network_overrides: true,
+            prefault: true,
             guest_channel: true,
             console: true,
             disks: true,

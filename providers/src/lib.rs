@@ -34,6 +34,8 @@ pub mod limit;
 pub(crate) mod local;
 pub mod memory;
 pub mod model;
+#[cfg(all(any(feature = "firecracker", feature = "qemu"), target_os = "linux"))]
+pub(crate) mod prefault;
 pub mod provider;
 #[cfg(all(feature = "qemu", target_os = "linux"))]
 pub mod qemu;

@@ -176,6 +176,20 @@ pub trait VmProvider: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Reads in the memory of a restored VM that is Running or paused, so that its guest does not wait
+    /// for the disk, nor for a page to be found, when it first touches one. Answers how many bytes were
+    /// read in: 0, as by default, says that its memory is there already. Changes nothing that the
+    /// guest or a snapshot could see; takes no turn, and ends early when the VM is destroyed. Blocks
+    /// for as long as it takes to read that much.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidTransition` in another status; `Unavailable` when the VM ended meanwhile;
+    /// `Backend` when its memory is not to be read from here, which does it no harm.
+    fn prefault_vm(&self, vm_id: &VmId) -> Result<u64> {
+        let _ = vm_id;
+        Ok(0)
+    }
+
     /// Opens the byte channel to the guest's agent; one at a time for each VM.
     ///
     /// # Errors
@@ -243,6 +257,19 @@ pub trait VmQuery: Send + Sync + 'static {
     fn snapshot(&self, snapshot: &SnapshotRef) -> Result<SnapshotView> {
         let _ = snapshot;
         Err(unsupported("describing snapshots"))
+    }
+
+    /// Finds out whether a snapshot can be restored here and now: whether all of it is there, and what
+    /// it was made with (versions of the backend, the processor, the kernel) agrees with what is here.
+    /// Makes nothing. Asked at a start, as a host changes between two: by the check that a restore
+    /// begins with. Reads the disk, or asks the backend; blocks. By default every snapshot fits.
+    ///
+    /// # Errors
+    /// `SnapshotIncompatible`, naming both sides; `SnapshotNotFound` when it, or something of it, is
+    /// gone; those of the backend, which then does not know.
+    fn snapshot_fits(&self, snapshot_uid: Uid) -> Result<()> {
+        let _ = snapshot_uid;
+        Ok(())
     }
 
     /// Bytes on disk that the live VM `uid` has for itself, beside its snapshots; 0 by default, and

@@ -304,6 +304,28 @@ impl<I> Snapshots<I> {
         Self::find(&mut self.by_uid.lock(), wanted, holder).map(|found| found.view())
     }
 
+    /// How a restore refers to the snapshot of this uid.
+    pub(crate) fn reference(&self, uid: Uid) -> Result<SnapshotRef> {
+        let reference = |vm_uid, snapshot_id| SnapshotRef {
+            source: SnapshotSource::VmUid(vm_uid),
+            snapshot_id,
+            resume_immediately: false,
+            network_overrides: Vec::new(),
+        };
+        let known = self.by_uid.lock().get(&uid).map(|found| {
+            let record = &found.record;
+            reference(record.vm_uid, record.snapshot_id.clone())
+        });
+        match known {
+            Some(known) => Ok(known),
+            // Of one that is not known nothing is but its uid, which does for a name.
+            None => {
+                let unknown = reference(uid, SnapshotId::parse(&uid.to_string())?);
+                Err(not_found(&unknown, "there is none of that uid"))
+            }
+        }
+    }
+
     pub(crate) fn all(&self) -> Vec<SnapshotView> {
         let mut all: Vec<_> = self.by_uid.lock().values().map(Snapshot::view).collect();
         all.sort_by_key(|view| (view.create_time, view.uid));

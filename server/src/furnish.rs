@@ -1,17 +1,17 @@
 //! The default template and the default pool: made at a start where they are not there.
 //!
 //! What an operator has made of them stays: only what is absent is made, and built anew is only
-//! what was built here and has failed or is lost (as what a memory provider had is).
+//! what was built here and has failed. What was lost, or no longer fits its host, is built again by the
+//! recovery, as any other template's is.
 
 use std::sync::Arc;
 
 use hearth_pool::error::{Error, Result};
 use hearth_pool::ids::{PoolId, TemplateId};
 use hearth_pool::manager::Manager;
-use hearth_pool::pool::{PoolConfig, Provider, Sizing};
+use hearth_pool::pool::PoolConfig;
 use hearth_pool::templates::{Template, TemplateState};
 use hearth_providers::VmSpec;
-use hearth_providers::model::{SnapshotRef, SnapshotSource};
 use hearth_providers::readiness::Readiness;
 
 #[cfg(any(
@@ -89,7 +89,6 @@ pub(crate) fn default_spec(config: &Config) -> Result<VmSpec, String> {
 /// # Errors
 /// Those of making it; a build that fails later is the template's own to show.
 pub(crate) async fn furnish(manager: &Arc<Manager>, config: &Config, spec: VmSpec) -> Result<()> {
-    rebuild_lost(manager).await;
     let id = |error: hearth_providers::id::InvalidId| Error::Internal(error.to_string());
     let template = TemplateId::parse(DEFAULT).map_err(id)?;
     if config.default_template.enabled {
@@ -113,35 +112,6 @@ pub(crate) async fn furnish(manager: &Arc<Manager>, config: &Config, spec: VmSpe
         manager.create_pool(config, false).await?;
     }
     Ok(())
-}
-
-/// Builds templates anew whose snapshots went with the process that had them.
-async fn rebuild_lost(manager: &Arc<Manager>) {
-    for template in manager.templates() {
-        let Ok(provider) = manager.provider(&template.provider).cloned() else { continue };
-        if !is_lost(&template, &provider) {
-            continue;
-        }
-        tracing::info!(template = %template.id, imported = template.imported, "a snapshot is lost");
-        if !template.imported
-            && let Err(error) = manager.create_template(template.as_ref().clone(), true).await
-        {
-            tracing::warn!(template = %template.id, %error, "it cannot be built anew");
-        }
-    }
-}
-
-fn is_lost(template: &Template, provider: &Provider) -> bool {
-    use hearth_providers::VmRuntimeError::SnapshotNotFound;
-    let Some(snapshot) = template.snapshot.as_ref() else { return false };
-    let reference = SnapshotRef {
-        source: SnapshotSource::VmUid(snapshot.vm_uid),
-        snapshot_id: snapshot.snapshot_id.clone(),
-        resume_immediately: false,
-        network_overrides: Vec::new(),
-    };
-    template.state == TemplateState::Ready
-        && matches!(provider.runtime.snapshot(&reference), Err(SnapshotNotFound { .. }))
 }
 
 fn recipe(
@@ -173,7 +143,7 @@ fn pool_config(
     borne: usize,
 ) -> PoolConfig {
     PoolConfig {
-        sizing: Sizing::Fixed { depth: settings.depth },
+        sizing: settings.sizing(),
         warm_state: settings.warm_state,
         max_warm_age: settings.max_warm_age,
         max_parallel_restores: settings.max_parallel_restores.unwrap_or(borne),

@@ -114,8 +114,9 @@ impl Health {
     }
 }
 
-/// An acquire would get a VM: one is warm, or could be restored.
+/// An acquire would get a VM: it is not drained, and one is warm or could be restored.
 fn can_serve(pool: &Pool) -> bool {
     let state = pool.status();
-    state.warm > 0 || (pool.template().not_ready().is_none() && !state.breaker_open)
+    let could_restore = pool.template().not_ready().is_none() && !state.breaker_open;
+    !state.draining && (state.warm > 0 || could_restore)
 }

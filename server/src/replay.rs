@@ -15,6 +15,7 @@ use hearth_pool::ids::Tenant;
 use hearth_pool::requests::{Fingerprint, REMEMBERED_FOR};
 use hearth_pool::tasks::TaskGroup;
 use hearth_proto::v1;
+use hearth_providers::VmRuntimeError;
 use hearth_providers::env::Env;
 use parking_lot::Mutex;
 use prost::Message;
@@ -27,6 +28,9 @@ use crate::status::Refusal;
 
 /// The longest answer that is remembered, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// For how long an answer is waited for. What is asked goes on, and a retry joins it.
+const LONGEST_ANSWER: Duration = Duration::from_secs(15 * 60);
 
 /// A request that may carry a `request_id`.
 pub(crate) trait Mutation: Message + 'static {
@@ -49,7 +53,9 @@ mutations! {
     DestroyVmRequest SnapshotVmRequest DeleteSnapshotRequest
     FreezeVmRequest DeleteArtifactRequest
     CreatePoolRequest UpdatePoolRequest DeletePoolRequest
+    PrewarmPoolRequest CancelPrewarmRequest DrainPoolRequest
     CreateTemplateRequest UpdateTemplateRequest ImportTemplateRequest DeleteTemplateRequest
+    RollbackTemplateRequest
     DrainRequest UndrainRequest SetLogLevelRequest
 }
 
@@ -160,7 +166,11 @@ impl Replays {
             // The caller may have left.
             drop(answer.send(done));
         });
-        answered.await.map_err(|_| Error::Internal("the call's task has ended".to_owned()))?
+        let Ok(answered) = tokio::time::timeout(LONGEST_ANSWER, answered).await else {
+            let (what, after) = (method.to_owned(), LONGEST_ANSWER);
+            return Err(VmRuntimeError::Timeout { what, after }.into());
+        };
+        answered.map_err(|_| Error::Internal("the call's task has ended".to_owned()))?
     }
 
     async fn look_up(

@@ -80,6 +80,24 @@ impl Refusal {
     }
 }
 
+/// The `ErrorInfo.reason` that a call would be refused with for `error`.
+pub(crate) fn reason(error: &Error, call: CallId) -> &'static str {
+    of_error(error, call).reason
+}
+
+/// The `ErrorInfo.reason` of what the pool counts by [`Error::reason`].
+pub(crate) fn reason_of_counted(kind: &str) -> String {
+    match kind {
+        "draining" | "pool_draining" => "NODE_DRAINING".to_owned(),
+        "starting" => "NODE_STARTING".to_owned(),
+        "quota_exceeded" => "TENANT_QUOTA_EXCEEDED".to_owned(),
+        "storage" => "STORAGE_UNAVAILABLE".to_owned(),
+        // The only thing that an acquire finds to be gone.
+        "not_found" => "POOL_NOT_FOUND".to_owned(),
+        kind => kind.to_uppercase(),
+    }
+}
+
 /// The status of what an operation ended with.
 pub(crate) fn of_operation(error: &Error) -> tonic_types::pb::Status {
     use prost::Message as _;
@@ -211,6 +229,23 @@ fn of_error(error: &Error, call: CallId) -> Answer {
         Error::DeadlineTooShort { pool, retry_after } => {
             let answer = Answer::new(Code::DeadlineExceeded, "DEADLINE_TOO_SHORT", message);
             answer.with("pool", names::POOLS.name(pool)).retry(*retry_after)
+        }
+        Error::QuotaExceeded { tenant, max_vms } => {
+            let answer = Answer::new(Code::ResourceExhausted, "TENANT_QUOTA_EXCEEDED", message);
+            let answer = answer.with("tenant", tenant).with("max_vms", max_vms.to_string());
+            answer.quota(&format!("tenant:{tenant}"))
+        }
+        Error::RateLimited { tenant, retry_after } => {
+            let answer = Answer::new(Code::ResourceExhausted, "RATE_LIMITED", message);
+            answer.with("tenant", tenant).retry(*retry_after)
+        }
+        Error::CapacityExhausted { what: _, retry_after } => {
+            let answer = Answer::new(Code::ResourceExhausted, "CAPACITY_EXHAUSTED", message);
+            answer.quota("node").retry(*retry_after)
+        }
+        Error::PoolDraining { pool } => {
+            let answer = Answer::new(Code::Unavailable, "NODE_DRAINING", message);
+            answer.with("pool", names::POOLS.name(pool)).retry(RETRY_AFTER)
         }
         Error::Draining => {
             Answer::new(Code::Unavailable, "NODE_DRAINING", message).retry(RETRY_AFTER)

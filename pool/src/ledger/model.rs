@@ -21,7 +21,11 @@ enum Step {
     SetBounds(Bounds),
     TakeStale,
     TakeSurplus,
-    NewGeneration,
+    TakeReplaced,
+    CutOver,
+    BeginRollout,
+    UndoRollout,
+    TakeAll,
     Pass { millis: u64 },
 }
 
@@ -43,7 +47,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => bounds().prop_map(Step::SetBounds),
         1 => Just(Step::TakeStale),
         1 => Just(Step::TakeSurplus),
-        1 => Just(Step::NewGeneration),
+        2 => Just(Step::TakeReplaced),
+        1 => Just(Step::CutOver),
+        1 => Just(Step::BeginRollout),
+        1 => Just(Step::UndoRollout),
+        1 => Just(Step::TakeAll),
         4 => (0..400_u64).prop_map(|millis| Step::Pass { millis }),
     ]
 }
@@ -54,9 +62,11 @@ prop_compose! {
         max_parallel_restores in 0..5_usize,
         max_waiting in 0..6_usize,
         max_warm_age_millis in prop::option::of(1..3000_u64),
+        most in prop_oneof![2 => Just(usize::MAX), 1 => 0..8_usize],
+        max_surge in 1..4_usize,
     ) -> Bounds {
         let max_warm_age = max_warm_age_millis.map(Duration::from_millis);
-        Bounds { target, max_parallel_restores, max_waiting, max_warm_age }
+        Bounds { target, max_parallel_restores, max_waiting, max_warm_age, most, max_surge }
     }
 }
 
@@ -64,23 +74,46 @@ prop_compose! {
 #[derive(Clone, Debug)]
 struct Known {
     vm: WarmVm,
-    generation: u64,
+    is_outdated: bool,
     /// It died, or was taken from the books: nobody may have it any more.
     is_lost: bool,
+}
+
+/// The waiters of one tenant.
+struct Waiting {
+    tenant: u8,
+    share: u64,
+    since: u64,
+    waiters: Vec<u32>,
+}
+
+/// What one turn costs a tenant: number n weighs n + 1.
+fn cost_of_turn(tenant: u8) -> u64 {
+    (1 << 20) / (u64::from(tenant) + 1)
 }
 
 /// Where everything is. A VM that is in no list is gone.
 struct Model {
     bounds: Bounds,
     now: Duration,
-    generation: u64,
+    made_of: Arc<Template>,
+    /// A generation rolls in; whether it is proven.
+    rollout: Option<bool>,
+    /// One of it went to somebody.
+    has_served: bool,
     made: u8,
     restoring: Vec<Known>,
     /// The oldest first.
     warm: Vec<Known>,
+    /// The same of the generation before.
+    outdated: Vec<Known>,
     reserved: Vec<Known>,
-    /// Tenants with their waiters, whose turn it is first.
-    line: Vec<(u8, Vec<u32>)>,
+    /// Tenants with their waiters.
+    line: Vec<Waiting>,
+    /// Who was served how often, in shares, also when it has left.
+    shares: HashMap<u8, u64>,
+    reached: u64,
+    turns: u64,
     tickets: Vec<(Ticket, u32, bool)>,
     waiters: u32,
 }
@@ -90,12 +123,18 @@ impl Model {
         Self {
             bounds,
             now: Duration::from_secs(100),
-            generation: 0,
+            made_of: super::tests::made_of(),
+            rollout: None,
+            has_served: false,
             made: 0,
             restoring: Vec::new(),
             warm: Vec::new(),
+            outdated: Vec::new(),
             reserved: Vec::new(),
             line: Vec::new(),
+            shares: HashMap::new(),
+            reached: 0,
+            turns: 0,
             tickets: Vec::new(),
             waiters: 0,
         }
@@ -104,8 +143,9 @@ impl Model {
     fn make(&mut self, ready_at: Duration) -> Known {
         self.made += 1;
         let uid = Uid::from_random([self.made; 16]);
-        let vm = WarmVm { vm_id: VmId::warm(uid), uid, ready_at };
-        Known { vm, generation: self.generation, is_lost: false }
+        let made_of = Arc::clone(&self.made_of);
+        let vm = WarmVm { vm_id: VmId::warm(uid), uid, ready_at, made_of };
+        Known { vm, is_outdated: false, is_lost: false }
     }
 
     fn is_stale(&self, vm: &WarmVm) -> bool {
@@ -113,28 +153,50 @@ impl Model {
     }
 
     fn waiting(&self) -> usize {
-        self.line.iter().map(|(_, waiters)| waiters.len()).sum()
+        self.line.iter().map(|it| it.waiters.len()).sum()
     }
 
     fn adding_restores(&self) -> usize {
-        let waits = |waiter: &u32| self.line.iter().any(|(_, waiters)| waiters.contains(waiter));
+        let waits = |waiter: &u32| self.line.iter().any(|it| it.waiters.contains(waiter));
         self.tickets.iter().filter(|(_, waiter, adds)| *adds && waits(waiter)).count()
     }
 
-    fn serve(&mut self) -> Option<u32> {
-        (!self.line.is_empty()).then(|| {
-            let (tenant, mut waiters) = self.line.remove(0);
-            let served = waiters.remove(0);
-            if !waiters.is_empty() {
-                self.line.push((tenant, waiters));
+    fn join(&mut self, tenant: u8, waiter: u32) {
+        self.turns += 1;
+        match self.line.iter_mut().find(|it| it.tenant == tenant) {
+            Some(it) => it.waiters.push(waiter),
+            None => {
+                let share = self.shares.get(&tenant).copied().unwrap_or(0).max(self.reached);
+                let (since, waiters) = (self.turns, vec![waiter]);
+                self.line.push(Waiting { tenant, share, since, waiters });
             }
-            served
-        })
+        }
+    }
+
+    fn serve(&mut self) -> Option<u32> {
+        let next = self.line.iter_mut().min_by_key(|it| (it.share, it.since))?;
+        let served = next.waiters.remove(0);
+        self.reached = self.reached.max(next.share);
+        next.share += cost_of_turn(next.tenant);
+        self.turns += 1;
+        next.since = self.turns;
+        self.shares.insert(next.tenant, next.share);
+        self.line.retain(|it| !it.waiters.is_empty());
+        Some(served)
     }
 
     fn leave(&mut self, waiter: u32) {
-        self.line.iter_mut().for_each(|(_, waiters)| waiters.retain(|it| *it != waiter));
-        self.line.retain(|(_, waiters)| !waiters.is_empty());
+        self.line.iter_mut().for_each(|it| it.waiters.retain(|it| *it != waiter));
+        for it in self.line.iter().filter(|it| it.waiters.is_empty()) {
+            self.shares.insert(it.tenant, it.share);
+        }
+        self.line.retain(|it| !it.waiters.is_empty());
+    }
+
+    fn end_rollout(&mut self) {
+        if self.outdated.is_empty() && self.rollout == Some(true) {
+            self.rollout = None;
+        }
     }
 
     /// What must become of a VM that came in, and notes it.
@@ -143,11 +205,12 @@ impl Model {
             return Settled::Surplus(known.vm);
         }
         if let Some(waiter) = self.serve() {
-            assert_eq!(known.generation, self.generation, "served an old generation");
+            self.has_served |= !known.is_outdated;
             self.reserved.push(known.clone());
             return Settled::Serves(waiter, known.vm);
         }
-        if self.warm.len() >= self.bounds.target {
+        let beside = if known.is_outdated { self.outdated.len() } else { 0 };
+        if self.warm.len() + beside >= self.bounds.target {
             return Settled::Surplus(known.vm);
         }
         let ready_at = known.vm.ready_at;
@@ -155,17 +218,34 @@ impl Model {
             true => it.vm.ready_at >= ready_at,
             false => it.vm.ready_at > ready_at,
         };
-        let place = self.warm.iter().position(is_before).unwrap_or(self.warm.len());
-        self.warm.insert(place, known);
+        let shelf = if known.is_outdated { &mut self.outdated } else { &mut self.warm };
+        let place = shelf.iter().position(is_before).unwrap_or(shelf.len());
+        shelf.insert(place, known);
         Settled::Warm
     }
 
     fn take_stale(&mut self) -> Vec<WarmVm> {
-        let (stale, warm) = self.warm.drain(..).partition(|it: &Known| {
-            self.bounds.max_warm_age.is_some_and(|age| it.vm.ready_at + age <= self.now)
-        });
-        self.warm = warm;
-        stale.into_iter().map(|it: Known| it.vm).collect()
+        let mut stale = Vec::new();
+        for shelf in [&mut self.warm, &mut self.outdated] {
+            let is_old = |it: &Known| {
+                self.bounds.max_warm_age.is_some_and(|age| it.vm.ready_at + age <= self.now)
+            };
+            stale.extend(shelf.iter().filter(|it| is_old(it)).map(|it| it.vm.clone()));
+            shelf.retain(|it| !is_old(it));
+        }
+        self.end_rollout();
+        stale
+    }
+
+    /// What is warm of either generation, the old one first, which goes.
+    fn take_all(&mut self) -> Vec<WarmVm> {
+        let all = self.outdated.drain(..).chain(self.warm.drain(..));
+        all.map(|it| it.vm).collect()
+    }
+
+    /// Nobody may have what is reserved `where_` that holds.
+    fn lose_reserved(&mut self, where_: impl Fn(&Known) -> bool) {
+        self.reserved.iter_mut().filter(|it| where_(it)).for_each(|it| it.is_lost = true);
     }
 }
 
@@ -183,17 +263,26 @@ fn apply(ledger: &mut Ledger<u32>, model: &mut Model, step: Step) -> Result<(), 
         Step::Begin => {
             let known = model.make(model.now);
             let wanted = model.bounds.target + model.adding_restores();
-            let at_work = model.warm.len() + model.restoring.len();
+            let of_new = model.warm.len() + model.restoring.len();
+            let at_work = of_new + model.outdated.len();
+            let surge = if model.outdated.is_empty() { 0 } else { model.bounds.max_surge };
             let permits = ledger.permits(model.now);
-            let free = model.bounds.max_parallel_restores.saturating_sub(model.restoring.len());
-            let most = wanted.saturating_sub(at_work).min(free);
+            let canaries = model.restoring.iter().filter(|it| !it.is_outdated).count();
+            let most = [
+                wanted.saturating_sub(of_new),
+                (wanted + surge).saturating_sub(at_work),
+                model.bounds.most.saturating_sub(at_work),
+                model.bounds.max_parallel_restores.saturating_sub(model.restoring.len()),
+                if model.rollout == Some(false) { 1_usize.saturating_sub(canaries) } else { 99 },
+            ];
+            let most = most.into_iter().min().unwrap_or(0);
             match ledger.breaker().failures() {
                 0 => prop_assert_eq!(permits, most),
                 _ => prop_assert!(permits <= most.min(1)),
             }
             prop_assert_eq!(ledger.begin_restore(known.vm.vm_id.clone(), model.now), permits > 0);
             if permits > 0 {
-                prop_assert!(at_work < model.bounds.target + model.waiting());
+                prop_assert!(at_work < model.bounds.target + model.waiting() + surge);
                 model.restoring.push(known);
             }
         }
@@ -201,8 +290,11 @@ fn apply(ledger: &mut Ledger<u32>, model: &mut Model, step: Step) -> Result<(), 
             let Some(mut known) = take(&mut model.restoring, &index) else { return Ok(()) };
             known.vm.ready_at = model.now;
             // As the driver does it: what was made of an old template is not brought in.
-            if known.generation == model.generation {
-                same(ledger.restored(known.vm.clone()), model.settle(known, false))?;
+            if !known.is_outdated {
+                model.rollout = model.rollout.map(|_| true);
+                model.end_rollout();
+                let settled = ledger.restored(known.vm.clone(), model.now);
+                same(settled, model.settle(known, false))?;
             } else {
                 ledger.abandon_restore(&known.vm.vm_id);
             }
@@ -210,7 +302,7 @@ fn apply(ledger: &mut Ledger<u32>, model: &mut Model, step: Step) -> Result<(), 
         Step::Failed(index) => {
             let Some(known) = take(&mut model.restoring, &index) else { return Ok(()) };
             ledger.restore_failed(&known.vm.vm_id, "no".to_owned(), model.now, 0.5);
-            prop_assert!(ledger.breaker().failures() > 0);
+            prop_assert!(known.is_outdated || ledger.breaker().failures() > 0);
         }
         Step::Adopt { age_millis } => {
             let known = model.make(model.now.saturating_sub(Duration::from_millis(age_millis)));
@@ -221,19 +313,25 @@ fn apply(ledger: &mut Ledger<u32>, model: &mut Model, step: Step) -> Result<(), 
         }
         Step::Reserve => {
             let stale = model.take_stale();
-            let is_free = model.line.is_empty() && !model.warm.is_empty();
-            let known = is_free.then(|| model.warm.remove(0));
+            let is_old = !model.outdated.is_empty();
+            let shelf = if is_old { &mut model.outdated } else { &mut model.warm };
+            let is_free = model.line.is_empty() && !shelf.is_empty();
+            let known = is_free.then(|| shelf.remove(0));
             let vm = known.as_ref().map(|known| known.vm.clone());
-            prop_assert_eq!(ledger.reserve(model.now), Reservation { vm, stale });
+            let reserved = ledger.reserve(&Tenant::anonymous(), model.now);
+            prop_assert_eq!(reserved, Reservation { vm, stale });
             if let Some(known) = known {
                 prop_assert!(!model.is_stale(&known.vm), "handed out what is too old");
-                prop_assert_eq!(known.generation, model.generation, "of an old generation");
+                prop_assert!(!known.is_outdated || model.rollout.is_some(), "of an old generation");
+                model.has_served |= !known.is_outdated;
                 model.reserved.push(known);
             }
+            model.end_rollout();
         }
         Step::GiveBack(index) => {
             let Some(mut known) = take(&mut model.reserved, &index) else { return Ok(()) };
             known.is_lost |= model.is_stale(&known.vm);
+            known.is_lost |= known.is_outdated && (model.rollout.is_none() || model.has_served);
             let settled = ledger.give_back(&known.vm.vm_id, model.now);
             prop_assert!(settled.is_some());
             settled.map_or(Ok(()), |it| same(it, model.settle(known, true)))?;
@@ -245,19 +343,22 @@ fn apply(ledger: &mut Ledger<u32>, model: &mut Model, step: Step) -> Result<(), 
             prop_assert!(ledger.give_back(&known.vm.vm_id, model.now).is_none());
         }
         Step::Died(index) => {
-            let counts = (model.restoring.len(), model.warm.len(), model.reserved.len());
-            let all = counts.0 + counts.1 + counts.2;
+            let (warm, outdated) = (model.warm.len(), model.outdated.len());
+            let all = warm + outdated + model.restoring.len() + model.reserved.len();
             if all == 0 {
                 return Ok(());
             }
             match index.index(all) {
-                at if at < counts.1 => {
-                    let vm = model.warm.remove(at).vm;
+                at if at < warm + outdated => {
+                    let is_new = at < warm;
+                    let shelf = if is_new { &mut model.warm } else { &mut model.outdated };
+                    let vm = shelf.remove(if is_new { at } else { at - warm }).vm;
                     prop_assert_eq!(ledger.died(&vm.vm_id), Some(vm));
+                    model.end_rollout();
                 }
                 at => {
                     let mut others = model.restoring.iter_mut().chain(&mut model.reserved);
-                    if let Some(known) = others.nth(at - counts.1) {
+                    if let Some(known) = others.nth(at - warm - outdated) {
                         known.is_lost = true;
                         prop_assert_eq!(ledger.died(&known.vm.vm_id), None);
                     }
@@ -267,14 +368,12 @@ fn apply(ledger: &mut Ledger<u32>, model: &mut Model, step: Step) -> Result<(), 
         Step::Wait { tenant, adds_restore } => {
             model.waiters += 1;
             let waiter = model.waiters;
-            let joined = ledger.wait(&Tenant::new(&format!("t{tenant}")), adds_restore, waiter);
+            let (name, weight) = (Tenant::new(&format!("t{tenant}")), u32::from(tenant) + 1);
+            let joined = ledger.wait(&name, weight, adds_restore, waiter);
             prop_assert_eq!(joined.is_ok(), model.waiting() < model.bounds.max_waiting);
             let Ok(ticket) = joined else { return Ok(()) };
             model.tickets.push((ticket, waiter, adds_restore));
-            match model.line.iter_mut().find(|(it, _)| *it == tenant) {
-                Some((_, waiters)) => waiters.push(waiter),
-                None => model.line.push((tenant, vec![waiter])),
-            }
+            model.join(tenant, waiter);
         }
         // Also those whose turn has come: then it changes nothing.
         Step::Leave(index) => {
@@ -292,15 +391,58 @@ fn apply(ledger: &mut Ledger<u32>, model: &mut Model, step: Step) -> Result<(), 
         }
         Step::TakeStale => prop_assert_eq!(ledger.take_stale(model.now), model.take_stale()),
         Step::TakeSurplus => {
-            let count = model.warm.len().saturating_sub(model.bounds.target);
+            let most = model.bounds.target.min(model.bounds.most);
+            let count = model.warm.len().saturating_sub(most);
             let surplus: Vec<_> = model.warm.drain(..count).map(|it| it.vm).collect();
             prop_assert_eq!(ledger.take_surplus(), surplus);
         }
-        Step::NewGeneration => {
-            model.generation += 1;
-            let old: Vec<_> = model.warm.drain(..).map(|it| it.vm).collect();
-            prop_assert_eq!(ledger.take_all(), old);
-            model.reserved.iter_mut().for_each(|it| it.is_lost = true);
+        Step::TakeReplaced => {
+            let most = model.bounds.target.min(model.bounds.most);
+            let count = (model.warm.len() + model.outdated.len()).saturating_sub(most);
+            let count = count.min(model.outdated.len());
+            let replaced: Vec<_> = model.outdated.drain(..count).map(|it| it.vm).collect();
+            prop_assert_eq!(ledger.take_replaced(), replaced);
+            model.end_rollout();
+        }
+        Step::CutOver => {
+            prop_assert_eq!(ledger.cut_over(), model.take_all());
+            model.lose_reserved(|_| true);
+            let known = model.restoring.iter_mut().chain(&mut model.reserved);
+            known.for_each(|it| it.is_outdated = true);
+            (model.rollout, model.has_served) = (Some(false), false);
+        }
+        Step::BeginRollout => {
+            if model.rollout == Some(false) {
+                // Another one comes in place of the one that was not proven.
+                let unproven: Vec<_> = model.warm.drain(..).map(|it| it.vm).collect();
+                prop_assert_eq!(ledger.restart_rollout(), unproven);
+            } else {
+                let older: Vec<_> = model.outdated.drain(..).map(|it| it.vm).collect();
+                prop_assert_eq!(ledger.begin_rollout(), older);
+                model.lose_reserved(|it| it.is_outdated);
+                model.outdated = std::mem::take(&mut model.warm);
+                model.outdated.iter_mut().for_each(|it| it.is_outdated = true);
+            }
+            let known = model.restoring.iter_mut().chain(&mut model.reserved);
+            known.for_each(|it| it.is_outdated = true);
+            (model.rollout, model.has_served) = (Some(false), false);
+        }
+        Step::UndoRollout => {
+            if model.rollout.is_none() {
+                return Ok(());
+            }
+            let withdrawn: Vec<_> = model.warm.drain(..).map(|it| it.vm).collect();
+            prop_assert_eq!(ledger.undo_rollout(), withdrawn);
+            model.lose_reserved(|it| !it.is_outdated);
+            model.warm = std::mem::take(&mut model.outdated);
+            let known = model.restoring.iter_mut().chain(&mut model.reserved);
+            known.chain(&mut model.warm).for_each(|it| it.is_outdated = !it.is_outdated);
+            model.rollout = None;
+        }
+        Step::TakeAll => {
+            prop_assert_eq!(ledger.take_all(), model.take_all());
+            model.lose_reserved(|_| true);
+            model.rollout = None;
         }
         Step::Pass { millis } => model.now += Duration::from_millis(millis),
     }
@@ -308,15 +450,21 @@ fn apply(ledger: &mut Ledger<u32>, model: &mut Model, step: Step) -> Result<(), 
 }
 
 fn compare(ledger: &mut Ledger<u32>, model: &Model) -> Result<(), TestCaseError> {
-    prop_assert_eq!(ledger.warm(), model.warm.len());
+    prop_assert_eq!(ledger.warm(), model.warm.len() + model.outdated.len());
+    prop_assert_eq!(ledger.outdated(), model.outdated.len());
+    prop_assert_eq!(ledger.is_rolling(), model.rollout.is_some());
+    prop_assert_eq!(ledger.is_unproven(), model.rollout == Some(false));
     prop_assert_eq!(ledger.restoring(), model.restoring.len());
     prop_assert_eq!(ledger.waiting(), model.waiting());
     prop_assert_eq!(ledger.line.adding_restores(), model.adding_restores());
-    prop_assert_eq!(ledger.oldest_ready_at(), model.warm.first().map(|it| it.vm.ready_at));
+    let oldest = [model.warm.first(), model.outdated.first()].into_iter().flatten();
+    prop_assert_eq!(ledger.oldest_ready_at(), oldest.map(|it| it.vm.ready_at).min());
     // Everything that is known is somewhere, and nothing is in the books beside it.
-    let known = [&model.warm, &model.restoring, &model.reserved].map(Vec::len);
+    let known = [&model.warm, &model.outdated, &model.restoring, &model.reserved].map(Vec::len);
     prop_assert_eq!(ledger.vms.len(), known.iter().sum::<usize>());
-    prop_assert!(ledger.oldest_first.len() <= 2 * ledger.warm + MIN_SWEPT + 1);
+    for shelf in [&ledger.current, &ledger.outdated] {
+        prop_assert!(shelf.oldest_first.len() <= 2 * shelf.warm + MIN_SWEPT + 1);
+    }
     Ok(())
 }
 
@@ -326,7 +474,7 @@ proptest! {
         bounds in bounds(),
         steps in prop::collection::vec(step(), 1..200),
     ) {
-        let mut ledger = Ledger::<u32>::new(bounds);
+        let mut ledger = Ledger::<u32>::new(bounds, Floors::default(), Duration::ZERO);
         let mut model = Model::new(bounds);
         for step in steps {
             apply(&mut ledger, &mut model, step)?;

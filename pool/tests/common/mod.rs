@@ -120,6 +120,13 @@ impl Node {
         assert!(matches!(ended.outcome, Some(Outcome::Done)), "{ended:?}");
     }
 
+    /// Builds the next generation.
+    pub async fn rebuild(&self, id: &str) {
+        let operation = self.create_template(template(id), true).await.unwrap();
+        let ended = self.operations().wait(&operation, Duration::from_secs(60)).await.unwrap();
+        assert!(matches!(ended.outcome, Some(Outcome::Done)), "{ended:?}");
+    }
+
     pub fn pool_of(&self, id: &str) -> Arc<hearth_pool::pool::Pool> {
         self.pool(&PoolId::parse(id).unwrap()).unwrap()
     }

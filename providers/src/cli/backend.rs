@@ -115,6 +115,10 @@ impl<T: Tool> Backend for CliBackend<T> {
         self.make_clone(place, source)
     }
 
+    fn fits(&self, source: &Source<'_, Image>) -> Result<()> {
+        super::verbs::check_files::<T>(source)
+    }
+
     fn start(&self, _: &Place, machine: &Arc<Machine>, _: VmStatus) -> Result<()> {
         self.boot(machine)
     }

@@ -58,9 +58,7 @@ impl<T: Tool> CliBackend<T> {
             let what = "replacing network interfaces at a restore".to_owned();
             return Err(VmRuntimeError::Unsupported { what });
         }
-        if let Some(missing) = T::FILES.iter().find(|file| !source.dir.join(file).is_file()) {
-            return Err(source.not_found(format!("its file {missing} is gone")));
-        }
+        check_files::<T>(source)?;
         let record = Record {
             blueprint: source.image.blueprint.clone(),
             led_to: VmStatus::Stopped,
@@ -243,4 +241,12 @@ fn link_files(from: &Path, into: &Path, names: &[&str]) -> Result<()> {
         linked.map_err(|error| files::io_error(format!("copy {}", from.display()), error))?;
     }
     Ok(())
+}
+
+/// That the files of a snapshot are there, which is all that a restore needs beside the tool.
+pub(super) fn check_files<T: Tool>(source: &Source<'_, Image>) -> Result<()> {
+    match T::FILES.iter().find(|file| !source.dir.join(file).is_file()) {
+        Some(missing) => Err(source.not_found(format!("its file {missing} is gone"))),
+        None => Ok(()),
+    }
 }

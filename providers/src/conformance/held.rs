@@ -154,6 +154,10 @@ impl<B: Backend> Backend for Held<B> {
         Ok(HeldMachine { inner, uid: place.uid })
     }
 
+    fn fits(&self, source: &Source<'_, Self::Image>) -> Result<()> {
+        self.inner.fits(source)
+    }
+
     fn start(&self, place: &Place, machine: &Self::Machine, status: VmStatus) -> Result<()> {
         self.gate.pass(place.uid);
         self.inner.start(place, &machine.inner, status)
@@ -212,6 +216,10 @@ impl<B: Backend> Backend for Held<B> {
 
     fn bytes_elsewhere(&self, machine: &Self::Machine) -> Result<u64> {
         self.inner.bytes_elsewhere(&machine.inner)
+    }
+
+    fn prefault(&self, machine: &Self::Machine, snapshot_dir: &Path) -> Result<u64> {
+        self.inner.prefault(&machine.inner, snapshot_dir)
     }
 
     fn probe(&self, machine: &Self::Machine, probe: Probe, timeout: Duration) -> Result<()> {

@@ -81,6 +81,19 @@ cases! {
         refused(p.snapshot(&snapshot), "snapshot_not_found")?;
     }
 
+    /// A snapshot fits the host that made it, for as long as it is there.
+    fn a_snapshot_fits_where_it_was_made(p) if (p.capabilities().restore) {
+        let (snapshot, uid) = pinned(p)?;
+        p.snapshot_fits(uid)?;
+        p.destroy_vm(&p.id("vm"))?;
+        p.snapshot_fits(uid)?;
+        p.restored("clone", snapshot)?;
+        p.snapshot_fits(uid)?;
+        p.destroy_vm(&p.id("clone"))?;
+        p.unpin_snapshot(uid, "pin")?;
+        refused(p.snapshot_fits(uid), "snapshot_not_found")?;
+    }
+
     /// What is exported is the same bytes each time, and what is not there is not exported.
     fn an_export_is_the_same_each_time(p) if (p.capabilities().export && p.capabilities().restore) {
         let (snapshot, uid) = pinned(p)?;

@@ -62,6 +62,30 @@ cases! {
         ensure!(pong.counter >= captured.counter, "the counter fell to {}", pong.counter);
     }
 
+    /// The memory of a restored VM can be read in ahead, while it runs and while it stands still, and
+    /// the VM is none the wiser; that of one that was never started, or is not there, cannot.
+    fn memory_is_read_in_ahead_without_a_trace(p)
+    if (p.capabilities().prefault && p.capabilities().restore) {
+        let template = p.template()?;
+        let vm = p.restored("vm", template.reference())?;
+        p.prefault_vm(&vm.id)?;
+        same("the status", p.status(&vm.id), Some(VmStatus::Running))?;
+        p.stop_vm(&vm.id)?;
+        p.prefault_vm(&vm.id)?;
+        same("the status", p.status(&vm.id), Some(VmStatus::Stopped))?;
+        p.start_vm(&vm.id)?;
+        if p.fixture().can_continue() {
+            let told = p.agent(&vm.id)?.ping(p.patience())?.boot_id;
+            let captured = template.pong.as_ref().map_or_else(|| told.clone(), |it| it.boot_id.clone());
+            same("the boot id", told, captured)?;
+        }
+        let created = p.created("created")?;
+        refused(p.prefault_vm(&created.id), "invalid_transition")?;
+        refused(p.prefault_vm(&p.id("absent")), "not_found")?;
+        p.destroy_vm(&vm.id)?;
+        refused(p.prefault_vm(&vm.id), "invalid_transition")?;
+    }
+
     /// What one clone does, its siblings and those that come later do not see.
     fn clones_are_independent(p) if (p.can_continue()) {
         let template = p.template()?;

@@ -77,6 +77,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     memory_in_snapshots: false,
     memory_in_artifacts: false,
     network_overrides: false,
+    prefault: false,
     guest_channel: false,
     ..Capabilities::full()
 };
@@ -288,6 +289,10 @@ impl Backend for DockerBackend {
         source: &Source<'_, Image>,
     ) -> Result<Arc<Machine>> {
         self.make_clone(place, source)
+    }
+
+    fn fits(&self, source: &Source<'_, Image>) -> Result<()> {
+        self.check(source)
     }
 
     fn start(&self, _: &Place, machine: &Arc<Machine>, _: VmStatus) -> Result<()> {

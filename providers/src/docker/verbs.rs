@@ -64,9 +64,7 @@ impl DockerBackend {
             return Err(VmRuntimeError::Unsupported { what });
         }
         let gone = |reason: String| source.not_found(reason);
-        if !Image::is_in(&source.dir) {
-            return Err(gone(format!("there is no {}", source.dir.display())));
-        }
+        check_files(source)?;
         let content = &source.image.content;
         let made = self.make(place, content.blueprint.with_image(content.id.clone()));
         let machine = made.map_err(|error| match error {
@@ -82,6 +80,17 @@ impl DockerBackend {
             return Err(error);
         }
         Ok(machine)
+    }
+
+    /// What a restore finds out at once, and from the engine when it creates the container.
+    pub(super) fn check(&self, source: &Source<'_, Image>) -> Result<()> {
+        check_files(source)?;
+        let (shared, id) = (Arc::clone(&self.shared), source.image.content.id.clone());
+        let looked = self.wait(async move { shared.image_size_bytes(&id).await });
+        looked.map(drop).map_err(|fault| match fault.is_absent() {
+            true => source.not_found("its image is gone".to_owned()),
+            false => fault.into_error("look at an image"),
+        })
     }
 
     /// Starts a container that was never started.
@@ -275,5 +284,13 @@ fn not_made(fault: Fault, image: &str) -> VmRuntimeError {
             invalid("boot_args", message)
         }
         fault => fault.into_error("make a container"),
+    }
+}
+
+/// That the engine's image is still known by its name.
+fn check_files(source: &Source<'_, Image>) -> Result<()> {
+    match Image::is_in(&source.dir) {
+        true => Ok(()),
+        false => Err(source.not_found(format!("there is no {}", source.dir.display()))),
     }
 }

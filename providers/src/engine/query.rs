@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::instance::Instance;
 use super::{Engine, invalid};
-use crate::backend::Backend;
+use crate::backend::{Backend, Source};
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::id::{Uid, VmId};
@@ -64,6 +64,15 @@ impl<B: Backend> VmQuery for Engine<B> {
 
     fn snapshot(&self, snapshot: &SnapshotRef) -> Result<SnapshotView> {
         self.snapshots.view(snapshot, self.source_holder(snapshot))
+    }
+
+    fn snapshot_fits(&self, snapshot_uid: Uid) -> Result<()> {
+        let how = self.snapshots.reference(snapshot_uid)?;
+        self.snapshots.read(&how, None, |held| {
+            let dir = held.dir.clone().unwrap_or_default();
+            let source = Source { image: held.image.as_ref(), view: &held.view, dir, how: &how };
+            self.backend.fits(&source)
+        })
     }
 
     fn instance_bytes(&self, uid: Uid) -> Result<u64> {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::instance::{Instance, NotNamed, Record};
-use super::{Engine, destroyed, evidence, preserved};
+use super::{Engine, destroyed, evidence, invalid, preserved};
 use crate::backend::{Backend, Place, Source};
 use crate::capabilities::Capabilities;
 use crate::error::{Result, VmRuntimeError};
@@ -142,6 +142,22 @@ impl<B: Backend> VmProvider for Engine<B> {
 
     fn unpreserve_vm(&self, uid: Uid, artifact: &str) -> Result<()> {
         self.unpreserve(uid, artifact)
+    }
+
+    fn prefault_vm(&self, vm_id: &VmId) -> Result<u64> {
+        let instance = self.find(vm_id, Verb::Start)?;
+        let status = instance.status();
+        if !matches!(status, VmStatus::Running | VmStatus::Stopped) {
+            return Err(invalid(vm_id, Verb::Start, status));
+        }
+        // What was booted has the memory that it has.
+        let Some(from) = instance.record.restored_from else { return Ok(0) };
+        let dir = self.directory.paths().map(|paths| paths.snapshot(from)).unwrap_or_default();
+        let done = self.backend.prefault(instance.machine(), &dir);
+        if done.is_err() && instance.turns.is_doomed() {
+            return Err(destroyed(vm_id, Verb::Start));
+        }
+        done
     }
 
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {

@@ -157,6 +157,10 @@ impl VmProvider for Faulty {
         self.ask(Call::Preserve, None, || self.inner.unpreserve_vm(uid, artifact))
     }
 
+    fn prefault_vm(&self, vm_id: &VmId) -> Result<u64> {
+        self.ask(Call::Prefault, Some(vm_id), || self.inner.prefault_vm(vm_id))
+    }
+
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
         self.ask(Call::GuestChannel, Some(vm_id), || self.inner.guest_channel(vm_id))
     }
@@ -206,6 +210,10 @@ impl VmQuery for Faulty {
 
     fn snapshot(&self, snapshot: &SnapshotRef) -> Result<SnapshotView> {
         self.query(None, || self.inner.snapshot(snapshot))
+    }
+
+    fn snapshot_fits(&self, snapshot_uid: Uid) -> Result<()> {
+        self.ask(Call::Fits, None, || self.inner.snapshot_fits(snapshot_uid))
     }
 
     fn instance_bytes(&self, uid: Uid) -> Result<u64> {

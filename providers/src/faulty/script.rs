@@ -43,12 +43,16 @@ pub enum Call {
     Export,
     /// `preserve_vm` and `unpreserve_vm`.
     Preserve,
+    /// `prefault_vm`.
+    Prefault,
     /// `guest_channel`.
     GuestChannel,
     /// `probe`.
     Probe,
     /// `console`.
     Console,
+    /// `snapshot_fits`.
+    Fits,
     /// Every other question: these lag, hang and are answered out of date, and never fail.
     Query,
 }
@@ -358,9 +362,11 @@ const fn verb_of(call: Call) -> Verb {
         | Call::Restore
         | Call::Start
         | Call::Resume
+        | Call::Prefault
         | Call::GuestChannel
         | Call::Probe
         | Call::Console
+        | Call::Fits
         | Call::Export
         | Call::Query => Verb::Start,
     }

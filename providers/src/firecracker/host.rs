@@ -64,7 +64,7 @@ impl Host {
             );
             return Err(VmRuntimeError::Backend { what, source: None });
         }
-        let (cpu_model, kernel) = (cpu_model(), kernel_release());
+        let (cpu_model, kernel) = (program::cpu_model(), kernel_release());
         Ok(Self { binary, version, numbers, snapshot_format, jailer, cpu_model, kernel })
     }
 
@@ -144,17 +144,6 @@ fn version_of(binary: &Path, flag: &str, prefix: &str) -> Result<String> {
         what: format!("{} does not say which version it is ({flag})", binary.display()),
         source: Some(output.trim().to_owned().into()),
     })
-}
-
-/// As the kernel shows it; on ARM the numbers of implementer and part.
-fn cpu_model() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let arm = || Some(format!("{} {}", field("CPU implementer")?, field("CPU part")?));
-    field("model name").or_else(arm).unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn kernel_release() -> String {

@@ -49,6 +49,7 @@ use crate::env::{Deadline, Env};
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::model::{Endpoint, EndpointKind, Failure, SnapshotView, VmSpec, VmStatus, VmmProcess};
+use crate::prefault::{self, MemoryFile};
 use crate::provider::{ConsoleChunk, GuestChannel, Probe};
 use crate::supervise::Supervisor;
 use api::VmState;
@@ -128,6 +129,7 @@ impl Backend for FirecrackerBackend {
         Capabilities {
             pause_keeps_channels: !self.host.pause_hangs_vsock(),
             network_overrides: self.host.has_network_overrides(),
+            prefault: self.config.memory == MemoryBackend::File,
             guest_channel: self.config.agent_port.is_some(),
             ..CAPABILITIES
         }
@@ -146,6 +148,10 @@ impl Backend for FirecrackerBackend {
         source: &Source<'_, Image>,
     ) -> Result<Arc<Machine>> {
         self.make_clone(place, source)
+    }
+
+    fn fits(&self, source: &Source<'_, Image>) -> Result<()> {
+        source.image.check(&source.dir, source.view, &self.host.made_with())
     }
 
     fn start(&self, place: &Place, machine: &Arc<Machine>, status: VmStatus) -> Result<()> {
@@ -197,6 +203,15 @@ impl Backend for FirecrackerBackend {
 
     fn load_image(&self, dir: &Path, _view: &SnapshotView) -> Result<Image> {
         Image::read(dir)
+    }
+
+    /// What a page fault handler fills is the handler's to fill early: nothing is read in.
+    fn prefault(&self, machine: &Arc<Machine>, snapshot_dir: &Path) -> Result<u64> {
+        if self.config.memory != MemoryBackend::File {
+            return Ok(0);
+        }
+        let path = snapshot_dir.join(image::MEMORY);
+        prefault::read_in(&machine.vmm, &MemoryFile { path: &path, lent_as: restore::OLD_MEMORY })
     }
 
     fn probe(&self, machine: &Arc<Machine>, probe: Probe, timeout: Duration) -> Result<()> {

@@ -15,14 +15,14 @@ use super::config::MemoryBackend;
 use super::home::VSOCK;
 use super::image::{Image, MEMORY, STATE, incompatible};
 use super::machine::{Machine, Refusal};
-use crate::backend::{Place, Source};
+use crate::backend::{Backend, Place, Source};
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::model::SnapshotView;
 
 /// The names of what is loaded, where it needs any in the machine's home; gone once it is.
 const OLD_STATE: &str = "loaded.state";
-const OLD_MEMORY: &str = "loaded.memory";
+pub(super) const OLD_MEMORY: &str = "loaded.memory";
 
 impl FirecrackerBackend {
     pub(super) fn make_clone(
@@ -38,7 +38,7 @@ impl FirecrackerBackend {
             return Err(self.too_old("setting the guest's clock at a restore", "1.16.0"));
         }
         let image = source.image;
-        image.check(&source.dir, source.view, &self.host.made_with())?;
+        self.fits(source)?;
         let blueprint = image.blueprint.clone();
         let blueprint = blueprint.with_overrides(place.uid, overrides, &self.config)?;
         for drive in &blueprint.drives {

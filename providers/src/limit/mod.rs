@@ -157,6 +157,11 @@ impl VmProvider for Limit {
         self.inner.unpreserve_vm(uid, artifact)
     }
 
+    fn prefault_vm(&self, vm_id: &VmId) -> Result<u64> {
+        let _place = self.place_for(vm_id, Verb::Start)?;
+        self.inner.prefault_vm(vm_id)
+    }
+
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
         self.inner.guest_channel(vm_id)
     }
@@ -194,6 +199,10 @@ impl VmQuery for Limit {
 
     fn snapshot(&self, snapshot: &SnapshotRef) -> Result<SnapshotView> {
         self.inner.snapshot(snapshot)
+    }
+
+    fn snapshot_fits(&self, snapshot_uid: Uid) -> Result<()> {
+        self.inner.snapshot_fits(snapshot_uid)
     }
 
     fn instance_bytes(&self, uid: Uid) -> Result<u64> {

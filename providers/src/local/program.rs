@@ -75,6 +75,17 @@ pub(crate) fn run(
     Ok((status, String::from_utf8_lossy(&text).into_owned()))
 }
 
+/// The model of the processor, as the kernel shows it; on ARM the numbers of implementer and part.
+pub(crate) fn cpu_model() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let arm = || Some(format!("{} {}", field("CPU implementer")?, field("CPU part")?));
+    field("model name").or_else(arm).unwrap_or_else(|| "unknown".to_owned())
+}
+
 /// Whether the processor shows that it can run guests.
 ///
 /// # Errors

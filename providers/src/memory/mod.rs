@@ -10,6 +10,7 @@ mod guest;
 mod kept;
 
 use std::collections::BTreeMap;
+use std::env::consts::ARCH;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,10 @@ pub const CAPABILITIES: Capabilities =
 
 /// What it can and cannot do when it is durable: everything.
 pub const DURABLE_CAPABILITIES: Capabilities = Capabilities::full();
+
+/// What a snapshot is made with that its host has to agree with, as real ones have more: no guest of
+/// theirs goes on on another architecture.
+const ARCHITECTURE: &str = "architecture";
 
 /// Drives guests that are only remembered.
 pub struct MemoryBackend {
@@ -100,18 +105,30 @@ impl Backend for MemoryBackend {
         _spec: &VmSpec,
         source: &Source<'_, Mutex<Guest>>,
     ) -> Result<Arc<Machine>> {
+        self.fits(source)?;
         let mut guest = source.image.lock().at_rest();
         guest.replace_interfaces(&source.how.network_overrides)?;
-        let missing = |file: &PathBuf| !file.is_file();
-        let file = self.is_durable.then(|| kept::file_in(&source.dir));
-        if file.as_ref().is_some_and(missing) {
-            return Err(source.not_found("its file is gone".to_owned()));
-        }
         let machine = self.make(place, guest, VmStatus::Stopped)?;
         if source.how.resume_immediately {
             machine.run(&self.env.uid().to_string())?;
         }
         Ok(machine)
+    }
+
+    fn fits(&self, source: &Source<'_, Mutex<Guest>>) -> Result<()> {
+        let missing = |file: &PathBuf| !file.is_file();
+        let file = self.is_durable.then(|| kept::file_in(&source.dir));
+        if file.as_ref().is_some_and(missing) {
+            return Err(source.not_found("its file is gone".to_owned()));
+        }
+        // What an older version made does not say.
+        match source.view.made_with.get(ARCHITECTURE).filter(|it| *it != ARCH) {
+            None => Ok(()),
+            Some(there) => Err(VmRuntimeError::SnapshotIncompatible {
+                snapshot_id: source.view.snapshot_id.clone(),
+                reason: format!("it was made with {ARCHITECTURE} {there}, and here is {ARCH}"),
+            }),
+        }
     }
 
     fn start(&self, _: &Place, machine: &Arc<Machine>, _: VmStatus) -> Result<()> {
@@ -135,7 +152,10 @@ impl Backend for MemoryBackend {
             Kept { guest, status, failure: None, console }.write(&kept::file_in(into))?;
         }
         let size_bytes = guest.size_bytes();
-        let made_with = BTreeMap::from([("hearth".into(), env!("CARGO_PKG_VERSION").into())]);
+        let made_with = BTreeMap::from([
+            ("hearth".into(), env!("CARGO_PKG_VERSION").into()),
+            (ARCHITECTURE.into(), ARCH.into()),
+        ]);
         Ok(Captured { image: Mutex::new(guest), has_memory: true, size_bytes, made_with })
     }
 

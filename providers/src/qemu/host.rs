@@ -69,13 +69,18 @@ impl Host {
 
     /// What a snapshot has to agree with to be restored here.
     pub(super) fn made_with(&self) -> BTreeMap<String, String> {
+        // What is emulated is the same everywhere; else the guest has seen the processor itself.
+        let cpu = match self.accel {
+            "kvm" => format!("{} ({})", self.cpu, program::cpu_model()),
+            _ => self.cpu.to_owned(),
+        };
         let pairs = [
-            ("qemu", self.version.as_str()),
-            ("machine", &self.machine),
-            ("accel", self.accel),
-            ("cpu", self.cpu),
+            ("qemu", self.version.clone()),
+            ("machine", self.machine.clone()),
+            ("accel", self.accel.to_owned()),
+            ("cpu", cpu),
         ];
-        pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     fn with_kvm(&self) -> Result<Self, String> {

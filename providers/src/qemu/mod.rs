@@ -46,6 +46,7 @@ use crate::env::{Deadline, Env};
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::model::{Endpoint, EndpointKind, Failure, SnapshotView, VmSpec, VmStatus, VmmProcess};
+use crate::prefault::{self, MemoryFile};
 use crate::provider::{ConsoleChunk, GuestChannel, Probe};
 use crate::supervise::{Launch, Supervisor};
 use arguments::{AGENT, Beginning, RAM};
@@ -160,6 +161,10 @@ impl Backend for QemuBackend {
         self.make_clone(place, source)
     }
 
+    fn fits(&self, source: &Source<'_, Image>) -> Result<()> {
+        source.image.check(&source.dir, source.view, &self.host.made_with())
+    }
+
     fn start(&self, place: &Place, machine: &Arc<Machine>, status: VmStatus) -> Result<()> {
         if status != VmStatus::Created {
             return machine.resume();
@@ -208,6 +213,14 @@ impl Backend for QemuBackend {
 
     fn load_image(&self, dir: &Path, _view: &SnapshotView) -> Result<Image> {
         Image::read(dir)
+    }
+
+    /// A machine whose memory is its own has read all of it with its state.
+    fn prefault(&self, machine: &Arc<Machine>, _: &Path) -> Result<u64> {
+        match &machine.blueprint.memory {
+            Memory::OwnFile | Memory::Private => Ok(0),
+            Memory::CloneOf(path) => prefault::read_in(&machine.vmm, &MemoryFile::at(path)),
+        }
     }
 
     fn probe(&self, machine: &Arc<Machine>, probe: Probe, timeout: Duration) -> Result<()> {

@@ -11,7 +11,7 @@ use super::blueprint::{Blueprint, Memory};
 use super::capture::{file_channel, set_capabilities};
 use super::image::{Image, STATE};
 use super::machine::Machine;
-use crate::backend::{Place, Source};
+use crate::backend::{Backend, Place, Source};
 use crate::env::Deadline;
 use crate::error::{Result, VmRuntimeError};
 
@@ -29,7 +29,7 @@ impl QemuBackend {
             return Err(VmRuntimeError::Unsupported { what });
         }
         let image = source.image;
-        image.check(&source.dir, source.view, &self.host.made_with())?;
+        self.fits(source)?;
         let disks = image.blueprint.disks.iter().enumerate();
         let disks = disks.map(|(index, disk)| disk.restore(index, &source.dir, &place.dir));
         let memory = match &image.blueprint.memory {

@@ -43,6 +43,7 @@ pub(crate) struct Deviant {
     pub(crate) unpin: OnUnpin<Result<()>>,
     pub(crate) delete: OnSnapshot<Result<()>>,
     pub(crate) export: OnExport,
+    pub(crate) prefault: OnVm<Result<u64>>,
     pub(crate) channel: OnVm<Result<Box<dyn GuestChannel>>>,
     pub(crate) list: OnAll<Vec<VmView>>,
     pub(crate) get: OnVm<Option<VmView>>,
@@ -51,6 +52,7 @@ pub(crate) struct Deviant {
     pub(crate) probe: OnVmAsking<Probe, Duration, Result<()>>,
     pub(crate) console: OnVmAsking<u64, usize, Result<ConsoleChunk>>,
     pub(crate) snapshot: OnSnapshot<Result<SnapshotView>>,
+    pub(crate) fits: OnUid<Result<()>>,
     pub(crate) observe: Box<dyn Fn(Inner<'_>, ExitObserver) + Send + Sync>,
 }
 
@@ -70,6 +72,7 @@ impl Deviant {
             unpin: Box::new(|inner, uid, holder| inner.unpin_snapshot(uid, holder)),
             delete: Box::new(|inner, snapshot| inner.delete_snapshot(snapshot)),
             export: Box::new(|inner, snapshot, into| inner.export_snapshot(snapshot, into)),
+            prefault: Box::new(|inner, vm_id| inner.prefault_vm(vm_id)),
             channel: Box::new(|inner, vm_id| inner.guest_channel(vm_id)),
             list: Box::new(|inner| inner.list_vms()),
             get: Box::new(|inner, vm_id| inner.get_vm(vm_id)),
@@ -78,6 +81,7 @@ impl Deviant {
             probe: Box::new(|inner, vm_id, probe, timeout| inner.probe(vm_id, probe, timeout)),
             console: Box::new(|inner, vm_id, offset, max| inner.console(vm_id, offset, max)),
             snapshot: Box::new(|inner, snapshot| inner.snapshot(snapshot)),
+            fits: Box::new(|inner, uid| inner.snapshot_fits(uid)),
             observe: Box::new(|inner, observer| inner.observe_exits(observer)),
         }
     }
@@ -149,6 +153,10 @@ impl VmProvider for Deviant {
         self.inner.unpreserve_vm(uid, artifact)
     }
 
+    fn prefault_vm(&self, vm_id: &VmId) -> Result<u64> {
+        (self.prefault)(&*self.inner, vm_id)
+    }
+
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
         (self.channel)(&*self.inner, vm_id)
     }
@@ -186,6 +194,10 @@ impl VmQuery for Deviant {
 
     fn snapshot(&self, snapshot: &SnapshotRef) -> Result<SnapshotView> {
         (self.snapshot)(&*self.inner, snapshot)
+    }
+
+    fn snapshot_fits(&self, snapshot_uid: Uid) -> Result<()> {
+        (self.fits)(&*self.inner, snapshot_uid)
     }
 
     fn instance_bytes(&self, uid: Uid) -> Result<u64> {

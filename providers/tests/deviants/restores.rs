@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hearth_providers::VmRuntimeError::AlreadyExists;
+use hearth_providers::VmRuntimeError::{AlreadyExists, NotFound};
 use hearth_providers::error::Result;
 use hearth_providers::model::SnapshotSource;
 use hearth_providers::{SnapshotId, SnapshotRef, Uid, VmId, VmSpec, VmStatus};
@@ -86,6 +86,19 @@ pub(crate) const ALL: &[Deviation] = &[
                 let pong = line.starts_with("pong ") && restored;
                 pong.then(|| line.replacen("boot_id=", &format!("boot_id={name}"), 1))
             })
+        });
+    }),
+    ("memory of no VM is read in", |it| {
+        it.prefault = Box::new(|inner, vm_id| match inner.prefault_vm(vm_id) {
+            Err(NotFound { .. }) => Ok(0),
+            done => done,
+        });
+    }),
+    ("a VM runs once its memory is read in", |it| {
+        it.prefault = Box::new(|inner, vm_id| {
+            let touched = inner.prefault_vm(vm_id)?;
+            let stands = inner.status(vm_id) == Some(VmStatus::Stopped);
+            if stands { inner.start_vm(vm_id).map(|()| touched) } else { Ok(touched) }
         });
     }),
     ("clones share their guest", |it| {

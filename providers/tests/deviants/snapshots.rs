@@ -84,6 +84,23 @@ pub(crate) const ALL: &[Deviation] = &[
             inner.export_snapshot(snapshot, into)
         });
     }),
+    ("no snapshot fits", |it| {
+        it.fits = Box::new(|inner, uid| {
+            inner.snapshot_fits(uid)?;
+            let all = inner.all_snapshots().into_iter();
+            let snapshot_id = all.filter(|it| it.uid == uid).map(|it| it.snapshot_id).next();
+            let reason = "a deviation".to_owned();
+            snapshot_id.map_or(Ok(()), |snapshot_id| {
+                Err(VmRuntimeError::SnapshotIncompatible { snapshot_id, reason })
+            })
+        });
+    }),
+    ("what is gone fits", |it| {
+        it.fits = Box::new(|inner, uid| match inner.snapshot_fits(uid) {
+            Err(SnapshotNotFound { .. }) => Ok(()),
+            done => done,
+        });
+    }),
     ("pins of one holder are counted", |it| {
         let again: Arc<Mutex<Vec<Uid>>> = Arc::default();
         let left = Arc::clone(&again);

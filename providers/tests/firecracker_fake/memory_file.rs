@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use rustix::mm::{MapFlags, ProtFlags, mmap};
+
 use super::bodies::SnapshotType;
 use super::guest::Memory;
 
@@ -60,7 +62,8 @@ pub(super) fn write(
     written.map_err(|error| format!("Cannot write memory file: {error}"))
 }
 
-/// Reads a guest's memory of so many `bytes`. Nothing is ever written back.
+/// Reads a guest's memory of so many `bytes`, which stays mapped as the real one maps it: privately, and
+/// no page of it is touched that way. Nothing is ever written back.
 pub(super) fn read(path: &Path, bytes: u64) -> Result<Found, String> {
     let file = File::open(path).map_err(|error| format!("Failed to load guest memory: {error}"))?;
     let failed = |error: io::Error| format!("Failed to restore guest memory: {error}");
@@ -68,6 +71,12 @@ pub(super) fn read(path: &Path, bytes: u64) -> Result<Found, String> {
         let reason = "Total sum of memory regions exceeds largest possible file offset";
         return Err(format!("Failed to restore guest memory: {reason}"));
     }
+    let length = usize::try_from(bytes).map_err(|error| failed(io::Error::other(error)))?;
+    let (rights, flags) =
+        (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+    // SAFETY: the kernel picks addresses that nothing else has, and nobody is told of them.
+    let mapped = unsafe { mmap(std::ptr::null_mut(), length, rights, flags, &file, 0) };
+    mapped.map_err(|error| failed(error.into()))?;
     look(|into, offset| file.read_exact_at(into, offset)).map_err(failed)
 }
 

@@ -14,6 +14,7 @@ use crate::rig::{Host, LONG, Rig, change, id, kill, restored, snapshot_id, wait_
 
 pub(crate) const ALL: &[Case] = &[
     ("clones_go_on_where_the_template_stood", clones_go_on_where_the_template_stood),
+    ("memory_is_there_before_the_guest_touches_it", memory_is_there_before_the_guest_touches_it),
     ("a_snapshot_of_a_clone_stands_alone", a_snapshot_of_a_clone_stands_alone),
     ("a_diff_snapshot_stands_alone", a_diff_snapshot_stands_alone),
     ("a_tracked_clone_writes_diffs", a_tracked_clone_writes_diffs),
@@ -64,6 +65,29 @@ fn clones_go_on_where_the_template_stood(host: &Host) {
         host.name,
         last + 1
     );
+}
+
+fn memory_is_there_before_the_guest_touches_it(host: &Host) {
+    let rig = Rig::new(host);
+    rig.template("template");
+    assert_eq!(rig.provider().prefault_vm(&id("template")).unwrap(), 0, "it has what it has");
+    rig.clone_as("clone", "template", "ready");
+    let bytes = fs::metadata(rig.snapshot_dir("ready").join("memory")).unwrap().len();
+    let before = rig.memory("clone", "Rss");
+    assert!(before < bytes, "{before} of {bytes} bytes are there already");
+    let copied = rig.memory("clone", "Anonymous");
+    rig.provider().stop_vm(&id("clone")).unwrap();
+    assert_eq!(rig.provider().prefault_vm(&id("clone")).unwrap(), bytes);
+    assert_eq!(rig.memory("clone", "Rss"), bytes);
+    let copied_now = rig.memory("clone", "Anonymous");
+    assert!(copied_now < copied + bytes / 8, "{copied} bytes were copied, and now {copied_now}");
+    rig.provider().start_vm(&id("clone")).unwrap();
+    rig.counts_past("clone", rig.last_count("clone") + 1);
+    println!("{}: {before} of {bytes} bytes were there, then all of them", host.name);
+    kill(rig.pid("clone"));
+    wait_until("its end is seen", || rig.status("clone") == Some(VmStatus::Failed));
+    let refused = rig.provider().prefault_vm(&id("clone")).unwrap_err();
+    assert_eq!(refused.kind(), "invalid_transition", "{refused}");
 }
 
 fn a_snapshot_of_a_clone_stands_alone(host: &Host) {

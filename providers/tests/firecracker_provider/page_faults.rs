@@ -101,6 +101,7 @@ fn clones_by_page_faults_go_on(host: &Host) {
     for name in ["one", "two"] {
         rig.counts_past(name, last + 2);
         assert_eq!(rig.counts(name)[0], last + 1, "{name} goes on where the template stood");
+        assert_eq!(rig.provider().prefault_vm(&id(name)).unwrap(), 0, "that is its handler's");
         let handler = rig.record(name, HANDLER).pid;
         let open = fs::read_dir(format!("/proc/{handler}/fd")).unwrap().flatten();
         let mut open = open.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());

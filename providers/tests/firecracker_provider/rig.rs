@@ -190,6 +190,22 @@ impl Rig {
         self.provider().get_vm(&id(name)).unwrap().process.expect("it has a process").pid
     }
 
+    /// Bytes of its mapped memory that the kernel counts as `field`.
+    pub(crate) fn memory(&self, name: &str, field: &str) -> u64 {
+        let smaps = fs::read_to_string(format!("/proc/{}/smaps", self.pid(name))).unwrap();
+        let (mut is_memory, mut kib) = (false, 0);
+        for line in smaps.lines() {
+            match line.split_once(':').filter(|(name, _)| !name.contains(' ')) {
+                Some((found, count)) if found == field && is_memory => {
+                    kib += count.trim().trim_end_matches(" kB").parse::<u64>().unwrap();
+                }
+                Some(_) => {}
+                None => is_memory = line.trim_end_matches(" (deleted)").ends_with("memory"),
+            }
+        }
+        kib << 10
+    }
+
     pub(crate) fn status(&self, name: &str) -> Option<VmStatus> {
         self.provider().status(&id(name))
     }

@@ -19,6 +19,7 @@ use crate::rig::{
 
 pub(crate) const ALL: &[(&str, fn())] = &[
     ("clones_go_on_where_the_template_stood", clones_go_on_where_the_template_stood),
+    ("memory_is_there_before_the_guest_touches_it", memory_is_there_before_the_guest_touches_it),
     ("disks_are_independent_and_of_one_moment", disks_are_independent_and_of_one_moment),
     ("a_pause_keeps_the_channel_open", a_pause_keeps_the_channel_open),
     ("a_channel_has_one_holder", a_channel_has_one_holder),
@@ -63,6 +64,27 @@ fn clones_go_on_where_the_template_stood() {
         rig.provider().destroy_vm(&id(name)).unwrap();
     }
     rig.assert_instances(0);
+}
+
+fn memory_is_there_before_the_guest_touches_it() {
+    let rig = Rig::new();
+    rig.clone_as("one");
+    let bytes = cold_spec().mem_size_mib << 20;
+    assert_eq!(rig.provider().prefault_vm(&id("one")).unwrap(), bytes);
+    // What QEMU has beside the guest's memory counts, too.
+    let status = fs::read_to_string(format!("/proc/{}/status", rig.pid("one"))).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let resident: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(resident << 10 > bytes, "{resident} KiB are there of {bytes} bytes and QEMU itself");
+    let counter = ping(rig.provider(), "one").counter;
+    counts_past(rig.provider(), "one", counter);
+    // A snapshot of a clone holds its memory, which a restore reads whole.
+    rig.provider().snapshot_vm(&id("one"), &snapshot_id("again")).unwrap();
+    let spec = restored(SnapshotSource::Name(id("one")), "again", true);
+    rig.provider().create_vm_with_spec(&id("grandchild"), &spec).unwrap();
+    assert_eq!(rig.provider().prefault_vm(&id("grandchild")).unwrap(), 0);
+    let counter = ping(rig.provider(), "grandchild").counter;
+    counts_past(rig.provider(), "grandchild", counter);
 }
 
 fn disks_are_independent_and_of_one_moment() {

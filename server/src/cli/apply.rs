@@ -250,6 +250,17 @@ fn differs(field: &str, current: &v1::Pool, wanted: &v1::Pool) -> bool {
         "default_overflow" => current.default_overflow != wanted.default_overflow,
         "default_ttl" => current.default_ttl != wanted.default_ttl,
         "max_ttl" => current.max_ttl != wanted.max_ttl,
+        "priority" => current.priority != wanted.priority,
+        "rollout.cut_over" => {
+            current.rollout.unwrap_or_default().cut_over
+                != wanted.rollout.unwrap_or_default().cut_over
+        }
+        "rollout.max_surge" => {
+            current.rollout.unwrap_or_default().max_surge
+                != wanted.rollout.unwrap_or_default().max_surge
+        }
+        "refill_warm_up" => current.refill_warm_up != wanted.refill_warm_up,
+        "prefault_memory" => current.prefault_memory != wanted.prefault_memory,
         _ => true,
     }
 }

@@ -1,5 +1,6 @@
 //! `hearth pools`: what is kept warm.
 
+mod scheduler;
 mod settings;
 
 use std::time::Duration;
@@ -73,6 +74,32 @@ enum Verb {
         #[arg(long, default_value = "")]
         etag: String,
     },
+    /// Say how many VMs a pool keeps warm, why, and what was missed.
+    Explain {
+        /// The pool.
+        name: String,
+    },
+    /// Say what an acquire would get now. Takes nothing.
+    Resolve(scheduler::Resolve),
+    /// Announce demand: keep more VMs warm for a while.
+    Prewarm(scheduler::Prewarm),
+    /// Take an announcement back.
+    CancelPrewarm {
+        /// The pool.
+        name: String,
+        /// The id that `prewarm` printed, and `explain` lists.
+        prewarm_id: String,
+    },
+    /// Keep a pool empty and take no acquires for it; leases stay.
+    Drain {
+        /// The pool.
+        name: String,
+    },
+    /// Fill a pool again that was drained, and take acquires.
+    Undrain {
+        /// The pool.
+        name: String,
+    },
     /// Wait until a pool has warm VMs; also while the server is still starting.
     Wait {
         /// The pool.
@@ -89,6 +116,14 @@ impl Command {
         let pools = &mut context.client.pools;
         let pool = match self.verb.unwrap_or(Verb::List { filter: String::new() }) {
             Verb::List { filter } => return list(context, filter).await,
+            Verb::Explain { name } => return scheduler::explain(context, &name).await,
+            Verb::Resolve(resolve) => return resolve.run(context).await,
+            Verb::Prewarm(prewarm) => return prewarm.run(context).await,
+            Verb::CancelPrewarm { name, prewarm_id } => {
+                scheduler::cancel(context, &name, prewarm_id).await?
+            }
+            Verb::Drain { name } => scheduler::drain(context, &name, false).await?,
+            Verb::Undrain { name } => scheduler::drain(context, &name, true).await?,
             Verb::Get { name } => get(context, &name).await?,
             Verb::Wait { name, warm } => wait(context, &name, warm).await?,
             Verb::Create { name, settings, dry_run } => {

@@ -42,6 +42,25 @@ enum Verb {
     Create(Box<Create>),
     /// Make a template of a snapshot that is there already.
     Import(Box<Import>),
+    /// List the generations of a template that are kept, the newest first.
+    Generations {
+        /// The template.
+        name: String,
+        /// Only those that match, as `state = READY`.
+        #[arg(long, default_value = "")]
+        filter: String,
+    },
+    /// Make an earlier generation the current one again, under a new number. Nothing is built.
+    Rollback {
+        /// The template.
+        name: String,
+        /// The generation; the last one before the current that is ready when not given.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+        generation: Option<i64>,
+        /// Refuse if the template has changed since it had this etag.
+        #[arg(long, default_value = "")]
+        etag: String,
+    },
     /// Delete a template that no pool needs, and its snapshots.
     Delete {
         /// The template.
@@ -110,6 +129,17 @@ impl Command {
             }
             Verb::Create(create) => create.run(context).await,
             Verb::Import(import) => import.run(context).await,
+            Verb::Generations { name, filter } => generations(context, &name, filter).await,
+            Verb::Rollback { name, generation, etag } => {
+                let request = v1::RollbackTemplateRequest {
+                    name: qualify("templates", &name),
+                    generation: generation.unwrap_or(0),
+                    etag,
+                    request_id: new_request_id(),
+                };
+                let made = context.client.templates.rollback_template(request).await?;
+                print_one(context.format, &Template::from(made.into_inner()))
+            }
             Verb::Delete { name, etag } => {
                 let name = qualify("templates", &name);
                 let request =
@@ -181,6 +211,24 @@ async fn list(context: &mut Context, filter: String) -> Result<()> {
         all.extend(page.templates.into_iter().map(Template::from));
         if page.next_page_token.is_empty() {
             return print_list(context.format, "templates", &all);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+async fn generations(context: &mut Context, name: &str, filter: String) -> Result<()> {
+    let mut request = v1::ListGenerationsRequest {
+        name: qualify("templates", name),
+        page_size: PAGE_SIZE,
+        filter,
+        ..Default::default()
+    };
+    let mut all = Vec::new();
+    loop {
+        let page = context.client.templates.list_generations(request.clone()).await?.into_inner();
+        all.extend(page.generations.into_iter().map(Template::from));
+        if page.next_page_token.is_empty() {
+            return print_list(context.format, "generations", &all);
         }
         request.page_token = page.next_page_token;
     }

@@ -43,6 +43,7 @@ impl Config {
             ("grpc.shutdown_timeout", !grpc.shutdown_timeout.is_zero()),
             ("limits.max_parallel_restores", limits.max_parallel_restores > 0),
             ("limits.max_waiting", limits.max_waiting > 0),
+            ("limits.max_waiting_total", limits.max_waiting_total > 0),
             ("limits.max_remembered_requests", limits.max_remembered_requests > 0),
             ("limits.max_wait", !limits.max_wait.is_zero()),
             ("limits.restore_timeout", !limits.restore_timeout.is_zero()),
@@ -61,7 +62,7 @@ impl Config {
                 let why = "each is a thread: at most 1024".to_owned();
                 Err(("limits.max_parallel_restores".to_owned(), why))
             }
-            None => Ok(()),
+            None => limits.check_tables().map_err(|(key, why)| (format!("limits.{key}"), why)),
         }
     }
 
@@ -139,8 +140,32 @@ impl Config {
     fn check_default_pool(&self) -> Result<(), (String, String)> {
         let pool = &self.default_pool;
         let wrong = |key: &str, why: String| Err((format!("default_pool.{key}"), why));
-        if pool.depth > MAX_DEPTH {
-            return wrong("depth", format!("it must be at most {MAX_DEPTH}"));
+        match (pool.depth, pool.miss_ratio) {
+            (Some(_), Some(_)) => {
+                let why = "default_pool.depth is said, too: a pool has the one or the other";
+                return wrong("miss_ratio", why.to_owned());
+            }
+            (_, Some(miss_ratio)) if !(miss_ratio > 0.0 && miss_ratio < 1.0) => {
+                return wrong("miss_ratio", "it must be above 0 and below 1".to_owned());
+            }
+            (_, Some(_)) if pool.max.is_none() => {
+                return wrong("miss_ratio", "it needs default_pool.max".to_owned());
+            }
+            (_, None) if pool.min.is_some() || pool.max.is_some() => {
+                let key = if pool.min.is_some() { "min" } else { "max" };
+                return wrong(key, "it goes with default_pool.miss_ratio only".to_owned());
+            }
+            _ => {}
+        }
+        let most = |depth: Option<usize>| depth.is_some_and(|depth| depth > MAX_DEPTH);
+        if let Some((key, _)) =
+            [("depth", pool.depth), ("max", pool.max)].iter().find(|(_, depth)| most(*depth))
+        {
+            return wrong(key, format!("it must be at most {MAX_DEPTH}"));
+        }
+        if pool.max.is_some_and(|max| max < pool.min.unwrap_or(0).max(1)) {
+            let why = "it must be at least 1, and default_pool.min";
+            return wrong("max", why.to_owned());
         }
         if pool.max_parallel_restores == Some(0) {
             return wrong("max_parallel_restores", "it must be positive".to_owned());

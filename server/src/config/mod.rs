@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hearth_pool::pool::{Overflow, WarmState};
+use hearth_pool::pool::{Overflow, Sizing, WarmState};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use kinds::DefaultGuest;
@@ -116,8 +116,15 @@ pub struct DefaultTemplate {
 pub struct DefaultPool {
     /// Whether it is made.
     pub enabled: bool,
-    /// VMs to keep warm.
-    pub depth: usize,
+    /// VMs to keep warm; unset: [`DEFAULT_DEPTH`], unless `miss_ratio` is set.
+    pub depth: Option<usize>,
+    /// In place of `depth`: as many as it takes for at most this share of acquires to find nothing
+    /// warm.
+    pub miss_ratio: Option<f64>,
+    /// With `miss_ratio`: never fewer; unset: 0.
+    pub min: Option<usize>,
+    /// With `miss_ratio`: never more.
+    pub max: Option<usize>,
     /// How they wait.
     pub warm_state: WarmState,
     /// Age at which a warm VM is replaced; unset: none.
@@ -135,6 +142,8 @@ pub struct DefaultPool {
     pub max_ttl: Duration,
 }
 
+/// VMs that the default pool keeps warm unless something else is said.
+pub const DEFAULT_DEPTH: usize = 4;
 /// Where gRPC is served unless something else is said.
 pub const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
@@ -178,13 +187,30 @@ impl Default for Config {
             },
             default_pool: DefaultPool {
                 enabled: true,
-                depth: 4,
+                depth: None,
+                miss_ratio: None,
+                min: None,
+                max: None,
                 warm_state: WarmState::Running,
                 max_warm_age: None,
                 max_parallel_restores: None,
                 default_overflow: Overflow::WarmElseCold,
                 default_ttl: Duration::from_secs(300),
                 max_ttl: Duration::from_secs(24 * 3600),
+            },
+        }
+    }
+}
+
+impl DefaultPool {
+    /// How many VMs it keeps.
+    pub(crate) fn sizing(&self) -> Sizing {
+        match self.miss_ratio {
+            None => Sizing::Fixed { depth: self.depth.unwrap_or(DEFAULT_DEPTH) },
+            Some(miss_ratio) => Sizing::Promised {
+                miss_ratio,
+                min: self.min.unwrap_or(0),
+                max: self.max.unwrap_or(0),
             },
         }
     }

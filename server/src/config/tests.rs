@@ -2,6 +2,10 @@ use std::io::Write as _;
 
 use super::layers::{Flags, load_from};
 use super::*;
+use hearth_pool::bucket::Rate;
+use hearth_pool::budget::Budget;
+use hearth_pool::ids::PoolId;
+use hearth_pool::tenants::{TenantSettings, TenantsSettings};
 
 fn file(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -22,7 +26,7 @@ fn a_later_layer_wins() {
     let flags = Flags { admin: Some(([127, 0, 0, 1], 4).into()), ..Flags::default() };
     let config = loaded(text, &variables, &flags).unwrap();
     assert_eq!(config.listen.port(), 1, "the file's");
-    assert_eq!(config.default_pool.depth, 7, "the environment's");
+    assert_eq!(config.default_pool.depth, Some(7), "the environment's");
     assert_eq!(config.admin.port(), 4, "the flag's");
     assert_eq!(config.limits, Limits::default(), "the default's");
 }
@@ -67,6 +71,81 @@ fn an_error_names_the_key_and_the_layer() {
     assert!(broken.layer.starts_with("the file "), "{broken}");
     let absent = load_from(Some("/does/not/exist".as_ref()), [], &none).unwrap_err();
     assert!(absent.layer.contains("/does/not/exist"));
+}
+
+#[test]
+fn what_tenants_and_pools_may_have_is_said_in_tables() {
+    let text = "[limits]\nprobe_interval = \"0s\"\n[limits.restore_rate]\nper_second = 5\nburst = 2\n\
+                [limits.tenants.named.ci]\nweight = 7\nmax_vms = 10\n\
+                acquire_rate = { per_second = 0.5, burst = 1 }\nwarm_floors = { web = 2 }\n";
+    let variables = [
+        ("HEARTH_LIMITS__BUDGET__MAX_VMS", "100"),
+        ("HEARTH_LIMITS__RESTORE_RATE__BURST", "9"),
+        ("HEARTH_LIMITS__TENANTS__DEFAULT__MAX_VMS", "4"),
+        ("HEARTH_LIMITS__TENANTS__NAMED__CI__WEIGHT", "8"),
+    ];
+    let limits = loaded(text, &variables, &Flags::default()).unwrap().limits.to_pool();
+    assert!(limits.probe_interval.is_zero());
+    assert_eq!(limits.restore_rate, Some(Rate { per_second: 5.0, burst: 9 }));
+    assert_eq!(limits.budget, Budget { max_vms: Some(100), ..Budget::default() });
+    assert_eq!(limits.tenants.default.max_vms, Some(4));
+    let ci = &limits.tenants.named["ci"];
+    assert_eq!((ci.weight, ci.max_vms), (8, Some(10)));
+    assert_eq!(ci.acquire_rate, Some(Rate { per_second: 0.5, burst: 1 }));
+    assert_eq!(ci.warm_floors, BTreeMap::from([(PoolId::parse("web").unwrap(), 2)]));
+}
+
+#[test]
+fn a_table_that_cannot_be_is_refused_by_key() {
+    let errors = [
+        ("[limits]\nmax_waiting_total = 0", "limits.max_waiting_total"),
+        ("[limits.restore_rate]\nper_second = 0\nburst = 1", "limits.restore_rate"),
+        ("[limits.restore_rate]\nper_second = 1", "limits.restore_rate"),
+        ("[limits.budget]\nmax_vms = 0", "limits.budget.max_vms"),
+        ("[limits.budget]\nmax_gpus = 1", "limits.budget.max_gpus"),
+        ("[limits.tenants.default]\nweight = 0", "limits.tenants.default.weight"),
+        ("[limits.tenants.default.warm_floors]\nweb = 1", "limits.tenants.default.warm_floors"),
+        (
+            "[limits.tenants.named.a.acquire_rate]\nper_second = 1\nburst = 0",
+            "limits.tenants.named.a.acquire_rate",
+        ),
+        (
+            "[limits.tenants.named.a.warm_floors]\nweb = 100001",
+            "limits.tenants.named.a.warm_floors.web",
+        ),
+    ];
+    for (text, key) in errors {
+        let error = loaded(text, &[], &Flags::default()).unwrap_err();
+        assert_eq!(error.key, key, "{text}: {error}");
+    }
+}
+
+#[test]
+fn the_default_pool_has_a_depth_or_a_promise_and_never_both() {
+    let read = |text: &str| {
+        let text = format!("[default_pool]\n{text}");
+        loaded(&text, &[], &Flags::default()).map(|config| config.default_pool.sizing())
+    };
+    assert_eq!(read(""), Ok(Sizing::Fixed { depth: DEFAULT_DEPTH }));
+    let promised = Sizing::Promised { miss_ratio: 0.001, min: 0, max: 64 };
+    assert_eq!(read("miss_ratio = 0.001\nmax = 64"), Ok(promised));
+    let errors = [
+        ("depth = 4\nmiss_ratio = 0.001\nmax = 64", "miss_ratio"),
+        ("miss_ratio = 1\nmax = 64", "miss_ratio"),
+        ("miss_ratio = 0.1", "miss_ratio"),
+        ("max = 64", "max"),
+        ("depth = 2\nmin = 1", "min"),
+        ("miss_ratio = 0.1\nmin = 3\nmax = 2", "max"),
+        ("miss_ratio = 0.1\nmax = 100001", "max"),
+    ];
+    for (text, key) in errors {
+        assert_eq!(read(text).unwrap_err().key, format!("default_pool.{key}"), "{text}");
+    }
+    // The layer that made them two is named.
+    let variables = [("HEARTH_DEFAULT_POOL__MISS_RATIO", "0.1"), ("HEARTH_DEFAULT_POOL__MAX", "9")];
+    let error = loaded("[default_pool]\ndepth = 4", &variables, &Flags::default()).unwrap_err();
+    assert_eq!(error.layer, "the environment");
+    assert!(error.why.contains("default_pool.depth"), "{error}");
 }
 
 #[test]
@@ -129,12 +208,25 @@ fn the_page_has_every_key_and_its_default() {
     for (key, value) in defaults.as_object().unwrap() {
         match value {
             serde_json::Value::Object(section) if key != "providers" => {
-                for (name, value) in section {
+                for (name, value) in section.iter().filter(|(_, value)| !value.is_object()) {
                     check(&format!("{key}.{name}"), Some(value));
                 }
             }
             serde_json::Value::Object(_) => {}
             value => check(key, Some(value)),
+        }
+    }
+    let tables = serde_json::to_value(full_limits()).unwrap();
+    let of = |pointer: &str| tables.pointer(pointer).unwrap().as_object().unwrap().clone();
+    for (table, values) in [
+        ("restore_rate", of("/restore_rate")),
+        ("budget", of("/budget")),
+        ("tenants.named.NAME", of("/tenants/named/NAME")),
+        ("tenants.named.NAME.acquire_rate", of("/tenants/named/NAME/acquire_rate")),
+        ("tenants.default", of("/tenants/default")),
+    ] {
+        for (key, value) in values.iter().filter(|(_, value)| !value.is_object()) {
+            check(&format!("limits.{table}.{key}"), (table == "tenants.default").then_some(value));
         }
     }
     let full = serde_json::to_value(full_provider()).unwrap();
@@ -148,6 +240,17 @@ fn the_page_has_every_key_and_its_default() {
             _ => check(&format!("providers.NAME.{key}"), None),
         }
     }
+}
+
+/// Limits with every table that there is.
+fn full_limits() -> Limits {
+    let rate = Some(Rate { per_second: 1.5, burst: 2 });
+    let tenant = TenantSettings { acquire_rate: rate, ..TenantSettings::default() };
+    let tenants = TenantsSettings {
+        named: BTreeMap::from([("NAME".to_owned(), tenant)]),
+        ..TenantsSettings::default()
+    };
+    Limits { restore_rate: rate, tenants, ..Limits::default() }
 }
 
 /// A provider with every key that any kind has.

@@ -1,5 +1,6 @@
 //! Between the messages of the API and the types of the pool, one file for each resource.
 
+pub(crate) mod explain;
 pub(crate) mod node;
 pub(crate) mod operation;
 pub(crate) mod pool;

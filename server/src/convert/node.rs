@@ -27,7 +27,7 @@ pub(crate) fn node(
         boot_id: manager.boot_id().to_owned(),
         draining: manager.phase() == Phase::Draining,
         providers: providers.iter().map(|it| provider(it)).collect(),
-        capacity: Some(capacity(live_vms)),
+        capacity: Some(capacity(manager.limits(), live_vms)),
         bounds: Some(bounds(manager.limits(), max_message_bytes)),
         start_time: time(start_time),
         usage: Vec::new(),
@@ -96,7 +96,7 @@ fn accel(accel: &str, kvm: &str) -> String {
     }
 }
 
-fn capacity(live_vms: usize) -> v1::Capacity {
+fn capacity(limits: &Limits, live_vms: usize) -> v1::Capacity {
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let mib = |key: &str| {
         let line = memory.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
@@ -107,7 +107,7 @@ fn capacity(live_vms: usize) -> v1::Capacity {
         cpu_count: std::thread::available_parallelism().map_or(0, |cpus| count(cpus.get())),
         mem_size_mib: mib("MemTotal"),
         mem_available_mib: mib("MemAvailable"),
-        max_vms: 0,
+        max_vms: limits.budget.max_vms.map_or(0, |most| i32::try_from(most).unwrap_or(i32::MAX)),
         live_vms: count(live_vms),
     }
 }
@@ -126,7 +126,7 @@ fn bounds(limits: &Limits, max_message_bytes: usize) -> v1::Bounds {
         max_identity_bytes: 0,
         max_labels: count(check::MAX_LABELS),
         max_labels_bytes: count(check::MAX_LABELS * label_bytes),
-        max_waiting: count(limits.max_waiting),
+        max_waiting: count(limits.max_waiting_total),
         max_wait: duration(limits.max_wait),
         max_parallel_restores: count(limits.max_parallel_restores),
         max_watch_lag: 0,

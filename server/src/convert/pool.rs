@@ -1,186 +1,24 @@
 //! Pools: their settings in and out, and how they stand.
 
-use std::time::{Duration, SystemTime};
+mod settings;
 
-use hearth_pool::error::{Error, Result};
+use std::time::SystemTime;
+
 use hearth_pool::ids::PoolId;
-use hearth_pool::pool::{Overflow, Pool, PoolConfig, Sizing, WarmState};
+use hearth_pool::journal::Source;
+use hearth_pool::pool::{CutOver, Overflow, Pool, PoolConfig, Prewarm, Sizing, WarmState};
+use hearth_pool::resolve::{Difference, Resolution};
 use hearth_proto::{names, v1};
 
 use super::{count, duration, time};
-use crate::check::Fields;
+use crate::call::CallId;
+use crate::status;
 
 pub(crate) use hearth_pool::pool::{DEFAULT_MAX_TTL as MAX_TTL, DEFAULT_TTL};
+pub(crate) use settings::{PATHS, overflow, paths, settings};
 
-/// The settings that a pool can be changed in, as paths of an update mask.
-pub(crate) const PATHS: [&str; 8] = [
-    "template",
-    "sizing",
-    "warm_state",
-    "max_warm_age",
-    "max_parallel_restores",
-    "default_overflow",
-    "default_ttl",
-    "max_ttl",
-];
-
-/// What is asked of the settings of a pool; `None`: the default.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    template: Option<hearth_pool::ids::TemplateId>,
-    sizing: Option<Sizing>,
-    warm_state: WarmState,
-    max_warm_age: Option<Duration>,
-    max_parallel_restores: usize,
-    default_overflow: Overflow,
-    default_ttl: Option<Duration>,
-    max_ttl: Option<Duration>,
-}
-
-/// Reads the settings in `pool`; the template is required where `paths` has it.
-///
-/// # Errors
-/// `Unimplemented` for a promise; what is wrong goes to `fields`.
-pub(crate) fn settings(fields: &mut Fields, pool: &v1::Pool, paths: &[&str]) -> Result<Settings> {
-    use v1::sizing::Mode;
-    let has = |path: &str| paths.contains(&path);
-    let sizing = match pool.sizing.as_ref().and_then(|sizing| sizing.mode.as_ref()) {
-        Some(Mode::Fixed(fixed)) => {
-            Some(Sizing::Fixed { depth: fields.count("pool.sizing.fixed.depth", fixed.depth) })
-        }
-        Some(Mode::Promised(_)) => {
-            return Err(Error::Unimplemented { what: "sizing by a promised miss ratio" });
-        }
-        None => None,
-    };
-    let template = has("template").then(|| fields.template("pool.template", &pool.template));
-    let max_parallel_restores = "pool.max_parallel_restores";
-    Ok(Settings {
-        template: template.flatten(),
-        sizing,
-        warm_state: warm_state(fields, pool.warm_state),
-        max_warm_age: fields.duration("pool.max_warm_age", pool.max_warm_age),
-        max_parallel_restores: fields.count(max_parallel_restores, pool.max_parallel_restores),
-        default_overflow: overflow(fields, "pool.default_overflow", pool.default_overflow)
-            .unwrap_or_default(),
-        default_ttl: fields.duration("pool.default_ttl", pool.default_ttl),
-        max_ttl: fields.duration("pool.max_ttl", pool.max_ttl),
-    })
-}
-
-impl Settings {
-    /// Takes them over into `config`, as far as `paths` has them; the node bears
-    /// `max_parallel_restores`.
-    pub(crate) fn apply(
-        self,
-        config: &mut PoolConfig,
-        paths: &[&str],
-        max_parallel_restores: usize,
-    ) {
-        for path in paths {
-            match *path {
-                "template" => self.template.iter().for_each(|it| config.template = it.clone()),
-                "sizing" => config.sizing = self.sizing.unwrap_or(Sizing::Fixed { depth: 0 }),
-                "warm_state" => config.warm_state = self.warm_state,
-                "max_warm_age" => config.max_warm_age = self.max_warm_age,
-                "max_parallel_restores" => {
-                    config.max_parallel_restores = match self.max_parallel_restores {
-                        0 => max_parallel_restores,
-                        asked => asked,
-                    };
-                }
-                "default_overflow" => config.default_overflow = self.default_overflow,
-                "default_ttl" => config.default_ttl = self.default_ttl.unwrap_or(DEFAULT_TTL),
-                "max_ttl" => config.max_ttl = self.max_ttl.unwrap_or(MAX_TTL),
-                _ => {}
-            }
-        }
-    }
-
-    /// The configuration of a new pool.
-    pub(crate) fn into_config(
-        self,
-        id: PoolId,
-        max_parallel_restores: usize,
-    ) -> Option<PoolConfig> {
-        let mut config = new_config(id, self.template.clone()?, max_parallel_restores);
-        // A pool whose longest lease is short has no longer one by default.
-        let (default_ttl, max_ttl) = (self.default_ttl, self.max_ttl);
-        self.apply(&mut config, &PATHS, max_parallel_restores);
-        config.default_ttl =
-            default_ttl.unwrap_or_else(|| DEFAULT_TTL.min(max_ttl.unwrap_or(MAX_TTL)));
-        Some(config)
-    }
-}
-
-/// A pool of `template` with every other setting at its default.
-pub(crate) fn new_config(
-    id: PoolId,
-    template: hearth_pool::ids::TemplateId,
-    max_parallel_restores: usize,
-) -> PoolConfig {
-    PoolConfig { max_parallel_restores, ..PoolConfig::new(id, template) }
-}
-
-/// The paths of an update mask; without one, every setting that is set in `pool`.
-pub(crate) fn paths(
-    fields: &mut Fields,
-    mask: Option<&prost_types::FieldMask>,
-    pool: &v1::Pool,
-) -> Vec<&'static str> {
-    let Some(mask) = mask else {
-        let set = [
-            !pool.template.is_empty(),
-            pool.sizing.is_some(),
-            pool.warm_state != 0,
-            pool.max_warm_age.is_some(),
-            pool.max_parallel_restores != 0,
-            pool.default_overflow != 0,
-            pool.default_ttl.is_some(),
-            pool.max_ttl.is_some(),
-        ];
-        return PATHS.into_iter().zip(set).filter_map(|(path, set)| set.then_some(path)).collect();
-    };
-    if mask.paths == ["*"] {
-        return PATHS.to_vec();
-    }
-    let mut paths = Vec::new();
-    for asked in &mask.paths {
-        // A sizing is one rule: a part of it is as good as the whole.
-        let asked_path = match asked.as_str() {
-            "sizing.fixed" | "sizing.fixed.depth" => "sizing",
-            path => path,
-        };
-        match PATHS.iter().find(|path| **path == asked_path) {
-            Some(path) => paths.push(*path),
-            None => fields.wrong("update_mask", format_args!("{asked:?} cannot be changed")),
-        }
-    }
-    paths
-}
-
-/// What an acquire asks to be done when nothing is warm; `None`: as the pool says.
-pub(crate) fn overflow(fields: &mut Fields, field: &str, value: i32) -> Option<Overflow> {
-    use v1::pool::Overflow as Wire;
-    match fields.one_of(field, value)? {
-        Wire::Unspecified => None,
-        Wire::WarmElseCold => Some(Overflow::WarmElseCold),
-        Wire::Wait => Some(Overflow::Wait),
-        Wire::WarmOnly => Some(Overflow::WarmOnly),
-        Wire::ColdOnly => Some(Overflow::ColdOnly),
-    }
-}
-
-fn warm_state(fields: &mut Fields, value: i32) -> WarmState {
-    use v1::pool::WarmState as Wire;
-    match fields.one_of("pool.warm_state", value) {
-        Some(Wire::Paused) => WarmState::Paused,
-        Some(Wire::Unspecified | Wire::Running) | None => WarmState::Running,
-    }
-}
-
-/// A pool on the wire, as it stands at `now`.
-pub(crate) fn to_wire(pool: &Pool, draining: bool, now: SystemTime) -> v1::Pool {
+/// A pool on the wire, as it stands at `now`, of a node that drains or does not.
+pub(crate) fn to_wire(pool: &Pool, node_drains: bool, now: SystemTime) -> v1::Pool {
     let (status, config) = (pool.status(), pool.config());
     let breaker = v1::pool::Breaker {
         open: status.breaker_open,
@@ -194,12 +32,14 @@ pub(crate) fn to_wire(pool: &Pool, draining: bool, now: SystemTime) -> v1::Pool 
             restoring: count(status.restoring),
             leased: count(status.leased),
             quarantined: count(status.quarantined),
-            target: count(status.target),
+            // A node that drains wants nothing warm, whatever its pools would.
+            target: if node_drains { 0 } else { count(status.target) },
             waiting: count(status.waiting),
             generation: status.generation,
             breaker: Some(breaker),
-            draining,
-            prewarmed: 0,
+            draining: node_drains || status.draining,
+            prewarmed: count(status.prewarmed),
+            outdated: count(status.outdated),
         }),
         ..config_to_wire(&config)
     }
@@ -218,12 +58,24 @@ pub(crate) fn config_to_wire(config: &PoolConfig) -> v1::Pool {
         Overflow::WarmOnly => WireOverflow::WarmOnly,
         Overflow::ColdOnly => WireOverflow::ColdOnly,
     };
-    let Sizing::Fixed { depth } = config.sizing;
-    let fixed = v1::sizing::Fixed { depth: count(depth) };
+    let mode = match config.sizing {
+        Sizing::Fixed { depth } => {
+            v1::sizing::Mode::Fixed(v1::sizing::Fixed { depth: count(depth) })
+        }
+        Sizing::Promised { miss_ratio, min, max } => {
+            let (min, max) = (count(min), count(max));
+            v1::sizing::Mode::Promised(v1::sizing::Promised { miss_ratio, min, max })
+        }
+    };
+    let cut_over = match config.rollout.cut_over {
+        CutOver::Rolling => v1::pool::CutOver::Rolling,
+        CutOver::Immediate => v1::pool::CutOver::Immediate,
+    };
+    let max_surge = count(config.rollout.max_surge);
     v1::Pool {
         name: names::POOLS.name(config.id.as_str()),
         template: names::TEMPLATES.name(config.template.as_str()),
-        sizing: Some(v1::Sizing { mode: Some(v1::sizing::Mode::Fixed(fixed)) }),
+        sizing: Some(v1::Sizing { mode: Some(mode) }),
         warm_state: warm_state.into(),
         max_warm_age: config.max_warm_age.and_then(duration),
         max_parallel_restores: count(config.max_parallel_restores),
@@ -234,51 +86,47 @@ pub(crate) fn config_to_wire(config: &PoolConfig) -> v1::Pool {
         etag: config.etag.clone(),
         create_time: time(config.create_time),
         update_time: time(config.update_time),
+        priority: i32::try_from(config.priority).unwrap_or(i32::MAX),
+        rollout: Some(v1::pool::Rollout { cut_over: cut_over.into(), max_surge }),
+        refill_warm_up: config.warm_up.clone(),
+        prefault_memory: config.prefault,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mask(paths: &[&str]) -> prost_types::FieldMask {
-        prost_types::FieldMask { paths: paths.iter().map(ToString::to_string).collect() }
+/// Announced demand on the wire.
+pub(crate) fn prewarm_to_wire(pool: &PoolId, prewarm: &Prewarm) -> v1::Prewarm {
+    v1::Prewarm {
+        prewarm_id: prewarm.id.clone(),
+        pool: names::POOLS.name(pool.as_str()),
+        count: count(prewarm.count),
+        expire_time: time(prewarm.expire_time),
+        request_id: prewarm.request_id.clone(),
     }
+}
 
-    #[test]
-    fn settings_survive_the_wire() {
-        let id = |id| PoolId::parse(id).unwrap();
-        let template = hearth_pool::ids::TemplateId::parse("t").unwrap();
-        let mut config = new_config(id("p"), template, 8);
-        config.sizing = Sizing::Fixed { depth: 7 };
-        config.warm_state = WarmState::Paused;
-        config.max_warm_age = Some(Duration::from_secs(60));
-        config.default_overflow = Overflow::Wait;
-        let mut fields = Fields::default();
-        let read = settings(&mut fields, &config_to_wire(&config), &PATHS).unwrap();
-        fields.done().unwrap();
-        assert_eq!(read.into_config(id("p"), 8), Some(config));
-    }
-
-    #[test]
-    fn a_mask_names_settings_and_nothing_else() {
-        let mut fields = Fields::default();
-        let pool = v1::Pool { max_parallel_restores: 3, ..Default::default() };
-        let all = mask(&["sizing.fixed.depth", "max_ttl"]);
-        assert_eq!(paths(&mut fields, Some(&all), &pool), ["sizing", "max_ttl"]);
-        assert_eq!(paths(&mut fields, None, &pool), ["max_parallel_restores"]);
-        assert_eq!(paths(&mut fields, Some(&mask(&["*"])), &pool), PATHS);
-        assert!(fields.done().is_ok());
-        paths(&mut fields, Some(&mask(&["status", "etag", "nonsense", "name"])), &pool);
-        let Err(Error::InvalidArgument(violations)) = fields.done() else { panic!() };
-        assert_eq!(violations.len(), 4);
-    }
-
-    #[test]
-    fn a_promise_is_not_built_and_said_not_to_be() {
-        let mode = v1::sizing::Mode::Promised(v1::sizing::Promised::default());
-        let pool = v1::Pool { sizing: Some(v1::Sizing { mode: Some(mode) }), ..Default::default() };
-        let read = settings(&mut Fields::default(), &pool, &[]);
-        assert!(matches!(read, Err(Error::Unimplemented { .. })));
+/// What an acquire would get, on the wire; the cause of a failure is logged under `call`.
+pub(crate) fn resolution_to_wire(resolved: Resolution, call: CallId) -> v1::ResolvePoolResponse {
+    use v1::acquire_vm_response::Source as Wire;
+    let source = match resolved.source {
+        Some(Source::Warm) => Wire::Warm,
+        Some(Source::Cold) => Wire::Cold,
+        None => Wire::Unspecified,
+    };
+    let difference = |it: Difference| v1::resolve_pool_response::Difference {
+        field: it.field.to_owned(),
+        requested: it.requested,
+        offered: it.offered,
+        description: it.description.to_owned(),
+    };
+    let reason = resolved.reason.as_ref().map(|error| status::reason(error, call));
+    let (template, template_generation) = resolved.template;
+    v1::ResolvePoolResponse {
+        warm: source == Wire::Warm,
+        source: source.into(),
+        reason: reason.unwrap_or_default().to_owned(),
+        differences: resolved.differences.into_iter().map(difference).collect(),
+        predicted_wait: resolved.predicted_wait.and_then(duration),
+        template: names::TEMPLATES.name(template.as_str()),
+        template_generation,
     }
 }

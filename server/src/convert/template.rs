@@ -7,10 +7,9 @@ use hearth_pool::ids::TemplateId;
 use hearth_pool::pool::Provider;
 use hearth_pool::templates::{Template, TemplateState};
 use hearth_proto::{names, v1};
-use hearth_providers::model::{SnapshotRef, SnapshotSource};
 use hearth_providers::readiness::{MAX_MARKER_BYTES, Readiness};
 
-use super::{duration, spec, vm};
+use super::{duration, spec, time, vm};
 use crate::check::Fields;
 
 /// How long a VM may take to become ready when its template does not say.
@@ -135,7 +134,8 @@ pub(crate) fn to_wire(template: &Template, provider: Option<&Provider>) -> v1::T
         TemplateState::Ready => (v1::template::State::Ready, None),
         TemplateState::Failed(message) => {
             let (reason, message) = ("BUILD_FAILED".to_owned(), message.clone());
-            let failure = v1::Failure { reason, message, ..Default::default() };
+            let time = template.update_time.and_then(time);
+            let failure = v1::Failure { reason, message, time, ..Default::default() };
             (v1::template::State::Failed, Some(failure))
         }
     };
@@ -156,8 +156,8 @@ pub(crate) fn to_wire(template: &Template, provider: Option<&Provider>) -> v1::T
         generation: template.generation,
         state: state.into(),
         etag: template.etag.clone(),
-        create_time: None,
-        update_time: None,
+        create_time: template.create_time.and_then(time),
+        update_time: template.update_time.and_then(time),
         failure,
     }
 }
@@ -173,14 +173,8 @@ pub(crate) const fn state_name(template: &Template) -> &'static str {
 
 fn snapshot(template: &Template, provider: &Provider) -> Option<v1::Snapshot> {
     let taken = template.snapshot.as_ref()?;
-    let reference = SnapshotRef {
-        source: SnapshotSource::VmUid(taken.vm_uid),
-        snapshot_id: taken.snapshot_id.clone(),
-        resume_immediately: false,
-        network_overrides: Vec::new(),
-    };
     // One that is lost is not shown; restores say why it is.
-    let view = provider.runtime.snapshot(&reference).ok()?;
+    let view = provider.runtime.snapshot(&taken.reference(false)).ok()?;
     Some(vm::snapshot(&view, view.vm_id.as_str()))
 }
 

@@ -51,7 +51,11 @@ impl Services {
         is_dedicated && (request.vm_id.is_some() || request.request_id.is_some())
     }
 
-    fn acquire_request(
+    /// Reads what an acquire asks for.
+    ///
+    /// # Errors
+    /// `InvalidArgument`; `Unimplemented` for what is asked for and not built.
+    pub(super) fn acquire_request(
         &self,
         call: &Call,
         request: v1::AcquireVmRequest,

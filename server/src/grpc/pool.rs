@@ -34,7 +34,7 @@ impl Services {
         let id = fields.id("pool_id", &request.pool_id, PoolId::parse);
         fields.request_id(&request.request_id);
         let asked = request.pool.unwrap_or_default();
-        let settings = convert::pool::settings(&mut fields, &asked, &convert::pool::PATHS)?;
+        let settings = convert::pool::settings(&mut fields, &asked, &convert::pool::PATHS);
         let id = fields.required(id)?;
         let borne = self.manager.limits().max_parallel_restores;
         let config = fields.required(settings.into_config(id, borne))?;
@@ -80,7 +80,7 @@ impl Services {
         let id = fields.pool("pool.name", &asked.name);
         fields.request_id(&request.request_id);
         let paths = convert::pool::paths(&mut fields, request.update_mask.as_ref(), &asked);
-        let settings = convert::pool::settings(&mut fields, &asked, &paths)?;
+        let settings = convert::pool::settings(&mut fields, &asked, &paths);
         let id = fields.required(id)?;
         let borne = self.manager.limits().max_parallel_restores;
         let (seen, planned) = std::sync::mpsc::sync_channel(1);
@@ -104,6 +104,89 @@ impl Services {
         fields.request_id(&request.request_id);
         let id = fields.required(id)?;
         Ok(self.manager.delete_pool(&id, &request.etag, request.force).await?)
+    }
+}
+
+/// Announced demand, and its end.
+impl Services {
+    async fn announce(
+        self,
+        _: Call,
+        request: v1::PrewarmPoolRequest,
+    ) -> Result<v1::Prewarm, Refusal> {
+        let mut fields = Fields::default();
+        let id = fields.pool("name", &request.name);
+        let count = fields.count("count", request.count);
+        let ttl = fields.duration("ttl", request.ttl);
+        if request.ttl.is_none() {
+            fields.wrong("ttl", "it must be set");
+        }
+        let request_id = fields.request_id(&request.request_id).unwrap_or_default();
+        let (id, ttl) = (fields.required(id)?, fields.required(ttl)?);
+        // The pool is told the request id, too: it knows it again after a crash.
+        let prewarm = self.manager.prewarm_pool(&id, count, ttl, &request_id).await?;
+        Ok(convert::pool::prewarm_to_wire(&id, &prewarm))
+    }
+
+    async fn take_back(
+        self,
+        _: Call,
+        request: v1::CancelPrewarmRequest,
+    ) -> Result<v1::Pool, Refusal> {
+        let mut fields = Fields::default();
+        let id = fields.pool("name", &request.name);
+        if request.prewarm_id.is_empty() {
+            fields.wrong("prewarm_id", "it must be set");
+        }
+        fields.request_id(&request.request_id);
+        let id = fields.required(id)?;
+        let pool = self.manager.cancel_prewarm(&id, &request.prewarm_id).await?;
+        Ok(self.pool_to_wire(&pool))
+    }
+
+    async fn set_pool_draining(
+        self,
+        _: Call,
+        request: v1::DrainPoolRequest,
+    ) -> Result<v1::Pool, Refusal> {
+        let mut fields = Fields::default();
+        let id = fields.pool("name", &request.name);
+        fields.request_id(&request.request_id);
+        let id = fields.required(id)?;
+        let pool = self.manager.drain_pool(&id, !request.undo).await?;
+        tracing::info!(pool = %id, drains = !request.undo, "an operator has changed whether a pool is kept empty");
+        Ok(self.pool_to_wire(&pool))
+    }
+
+    async fn explained(
+        &self,
+        _: Call,
+        request: v1::ExplainPoolRequest,
+    ) -> Result<v1::ExplainPoolResponse, Refusal> {
+        let mut fields = Fields::default();
+        let id = fields.pool("name", &request.name);
+        let pool = self.manager.pool(&fields.required(id)?)?;
+        let node_drains = self.manager.phase() == Phase::Draining;
+        Ok(convert::explain::explain(&pool, node_drains, self.env.now()))
+    }
+
+    async fn resolved(
+        &self,
+        call: Call,
+        request: v1::ResolvePoolRequest,
+    ) -> Result<v1::ResolvePoolResponse, Refusal> {
+        let mut fields = Fields::default();
+        fields.pool("name", &request.name);
+        let mut asked = request.request.unwrap_or_default();
+        if asked.pool.is_empty() {
+            asked.pool.clone_from(&request.name);
+        } else if asked.pool != request.name {
+            fields.wrong("request.pool", "it is another pool than `name`");
+        }
+        fields.done()?;
+        let asked = self.acquire_request(&call, asked).map_err(|error| under("request", error))?;
+        let resolved = self.manager.resolve(&asked).map_err(|error| under("request", error))?;
+        Ok(convert::pool::resolution_to_wire(resolved, call.id))
     }
 }
 
@@ -145,30 +228,36 @@ impl PoolService for Services {
         self.replays.answer("DeletePool", request, handle).await
     }
 
-    async fn prewarm_pool(&self, _: Request<v1::PrewarmPoolRequest>) -> Answer<v1::Prewarm> {
-        Err(method_unimplemented())
+    async fn prewarm_pool(&self, request: Request<v1::PrewarmPoolRequest>) -> Answer<v1::Prewarm> {
+        let services = self.clone();
+        let handle = move |call, request| services.announce(call, request);
+        self.replays.answer("PrewarmPool", request, handle).await
     }
 
-    async fn cancel_prewarm(&self, _: Request<v1::CancelPrewarmRequest>) -> Answer<v1::Pool> {
-        Err(method_unimplemented())
+    async fn cancel_prewarm(&self, request: Request<v1::CancelPrewarmRequest>) -> Answer<v1::Pool> {
+        let services = self.clone();
+        let handle = move |call, request| services.take_back(call, request);
+        self.replays.answer("CancelPrewarm", request, handle).await
     }
 
     async fn explain_pool(
         &self,
-        _: Request<v1::ExplainPoolRequest>,
+        request: Request<v1::ExplainPoolRequest>,
     ) -> Answer<v1::ExplainPoolResponse> {
-        Err(method_unimplemented())
+        answer(request, |call, request| self.explained(call, request)).await
     }
 
     async fn resolve_pool(
         &self,
-        _: Request<v1::ResolvePoolRequest>,
+        request: Request<v1::ResolvePoolRequest>,
     ) -> Answer<v1::ResolvePoolResponse> {
-        Err(method_unimplemented())
+        answer(request, |call, request| self.resolved(call, request)).await
     }
 
-    async fn drain_pool(&self, _: Request<v1::DrainPoolRequest>) -> Answer<v1::Pool> {
-        Err(method_unimplemented())
+    async fn drain_pool(&self, request: Request<v1::DrainPoolRequest>) -> Answer<v1::Pool> {
+        let services = self.clone();
+        let handle = move |call, request| services.set_pool_draining(call, request);
+        self.replays.answer("DrainPool", request, handle).await
     }
 
     type WatchPoolsStream = BoxStream<v1::WatchPoolsResponse>;

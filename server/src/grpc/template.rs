@@ -6,8 +6,8 @@ use hearth_pool::error::{Error, Kind};
 use hearth_pool::ids::TemplateId;
 use hearth_pool::templates::Template;
 use hearth_proto::google::longrunning::Operation;
-use hearth_proto::v1;
 use hearth_proto::v1::template_service_server::TemplateService;
+use hearth_proto::{names, v1};
 use tonic::{Request, Response, Status};
 
 use super::{Services, in_field};
@@ -16,7 +16,7 @@ use crate::check::Fields;
 use crate::convert::{operation, spec, template};
 use crate::filter::{Field, Filter};
 use crate::paging::Page;
-use crate::status::{Refusal, method_unimplemented};
+use crate::status::Refusal;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -27,6 +27,12 @@ impl Services {
     pub(super) fn template_to_wire(&self, made: &Template) -> v1::Template {
         let provider = self.manager.provider(&made.provider).ok();
         template::to_wire(made, provider.map(Arc::as_ref))
+    }
+
+    /// The same, as one of several: its name says which.
+    fn generation_to_wire(&self, made: &Template) -> v1::Template {
+        let name = names::generation_name(made.id.as_str(), made.generation);
+        v1::Template { name, ..self.template_to_wire(made) }
     }
 
     async fn make_template(
@@ -159,14 +165,49 @@ impl Services {
         let mut fields = Fields::default();
         let name = fields.generation("name", &request.name);
         let (id, generation) = fields.required(name)?;
-        let found = self.manager.template(&id)?;
         match generation {
-            Some(generation) if generation != found.generation => {
-                let name = format!("{id}@{generation}");
-                Err(Error::NotFound { kind: Kind::Template, name }.into())
+            Some(generation) => {
+                Ok(self.generation_to_wire(&*self.manager.generation(&id, generation)?))
             }
-            _ => Ok(self.template_to_wire(&found)),
+            None => Ok(self.template_to_wire(&*self.manager.template(&id)?)),
         }
+    }
+
+    async fn generations(
+        &self,
+        _: Call,
+        request: v1::ListGenerationsRequest,
+    ) -> Result<v1::ListGenerationsResponse, Refusal> {
+        let filter = Filter::parse(&request.filter, &FILTER[..1])?;
+        let mut fields = Fields::default();
+        let id = fields.template("name", &request.name);
+        let id = fields.required(id)?;
+        let list = format!("generations of {id}");
+        let page = Page::of(&list, &request.filter, request.page_size, &request.page_token)?;
+        let kept = self.manager.generations(&id)?.into_iter();
+        let kept = kept.filter(|it| filter.matches(|_| Some(template::state_name(it).into())));
+        // Pages are by name, in its order: here the newest comes first.
+        let placed = kept.map(|it| (format!("{:019}", i64::MAX - it.generation), it));
+        let (page, next_page_token) = page.cut(placed, |(place, _)| place.as_str());
+        let generations = page.iter().map(|(_, it)| self.generation_to_wire(it)).collect();
+        Ok(v1::ListGenerationsResponse { generations, next_page_token })
+    }
+
+    async fn roll_back(
+        self,
+        _: Call,
+        request: v1::RollbackTemplateRequest,
+    ) -> Result<v1::Template, Refusal> {
+        let mut fields = Fields::default();
+        let id = fields.template("name", &request.name);
+        fields.request_id(&request.request_id);
+        if request.generation < 0 {
+            fields.wrong("generation", "it is negative");
+        }
+        let id = fields.required(id)?;
+        let etag = &request.etag;
+        let made = self.manager.roll_back_template(&id, request.generation, etag).await?;
+        Ok(self.template_to_wire(&made))
     }
 
     async fn templates(
@@ -242,9 +283,9 @@ impl TemplateService for Services {
 
     async fn list_generations(
         &self,
-        _: Request<v1::ListGenerationsRequest>,
+        request: Request<v1::ListGenerationsRequest>,
     ) -> Answer<v1::ListGenerationsResponse> {
-        Err(method_unimplemented())
+        answer(request, |call, request| self.generations(call, request)).await
     }
 
     async fn delete_template(&self, request: Request<v1::DeleteTemplateRequest>) -> Answer<()> {
@@ -255,8 +296,10 @@ impl TemplateService for Services {
 
     async fn rollback_template(
         &self,
-        _: Request<v1::RollbackTemplateRequest>,
+        request: Request<v1::RollbackTemplateRequest>,
     ) -> Answer<v1::Template> {
-        Err(method_unimplemented())
+        let services = self.clone();
+        let handle = move |call, request| services.roll_back(call, request);
+        self.replays.answer("RollbackTemplate", request, handle).await
     }
 }

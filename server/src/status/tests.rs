@@ -29,6 +29,10 @@ fn every_code_has_the_details_that_belong_to_it() {
         Error::PoolEmpty { pool: pool(), retry_after },
         Error::ColdPathSaturated { pool: pool(), retry_after },
         Error::DeadlineTooShort { pool: pool(), retry_after },
+        Error::QuotaExceeded { tenant: "t".to_owned(), max_vms: 3 },
+        Error::RateLimited { tenant: "t".to_owned(), retry_after },
+        Error::CapacityExhausted { what: "memory".to_owned(), retry_after },
+        Error::PoolDraining { pool: pool() },
         Error::Draining,
         Error::Starting,
         Error::TemplateNotReady {
@@ -96,6 +100,34 @@ fn reasons_are_the_contracts() {
     assert_eq!(reason(invalid.into()), "INVALID_TRANSITION");
     let in_use = Error::InUse { kind: Kind::Pool, name: "p".to_owned(), by: "x".to_owned() };
     assert_eq!(reason(in_use), "POOL_IN_USE");
+}
+
+#[test]
+fn what_is_counted_has_the_reason_that_the_call_had() {
+    let (retry_after, pool) = (Duration::ZERO, || "p".to_owned());
+    let missed = [
+        Error::PoolEmpty { pool: pool(), retry_after },
+        Error::ColdPathSaturated { pool: pool(), retry_after },
+        Error::DeadlineTooShort { pool: pool(), retry_after },
+        Error::QuotaExceeded { tenant: "t".to_owned(), max_vms: 3 },
+        Error::RateLimited { tenant: "t".to_owned(), retry_after },
+        Error::CapacityExhausted { what: String::new(), retry_after },
+        Error::RestoreFailed {
+            pool: pool(),
+            retry_after,
+            source: VmRuntimeError::unavailable("it hangs", "cause"),
+        },
+        Error::TemplateNotReady { template: pool(), reason: String::new(), retry_after: None },
+        Error::NotFound { kind: Kind::Pool, name: pool() },
+        Error::PoolDraining { pool: pool() },
+        Error::Draining,
+        Error::Starting,
+        Error::Storage { source: "disk full".into() },
+    ];
+    for error in missed {
+        let told = reason(&error, CallId::next());
+        assert_eq!(reason_of_counted(error.reason()), told);
+    }
 }
 
 #[test]

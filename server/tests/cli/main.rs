@@ -7,3 +7,4 @@ mod hearth;
 mod leases;
 mod outputs;
 mod resources;
+mod scheduler;

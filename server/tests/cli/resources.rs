@@ -55,6 +55,32 @@ fn a_template_is_built_with_its_progress_shown() {
 }
 
 #[test]
+fn a_template_is_rolled_back_to_an_earlier_generation() {
+    let server = Server::start(0);
+    server.ok(&["templates", "create", "small", "--mem-mib", "64"]);
+    let error = server.error(3, &["templates", "rollback", "small"]);
+    assert_eq!(error["reason"], "TEMPLATE_NOT_FOUND");
+    let file = server.directory.path().join("hearth-apply.toml");
+    std::fs::write(&file, "[templates.small]\nspec = { mem_size_mib = 96 }\n").unwrap();
+    server.ok(&["apply", "--file", file.to_str().unwrap()]);
+    let rolled_back = server.json(&["templates", "rollback", "small"]);
+    assert_eq!(rolled_back["generation"], 3);
+    assert_eq!(rolled_back["spec"]["mem_size_mib"], 64);
+    let listed = server.json(&["templates", "generations", "small"]);
+    let listed = listed["generations"].as_array().unwrap().clone();
+    let names: Vec<_> = listed.iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["templates/small@3", "templates/small@2", "templates/small@1"]);
+    let shown = server.ok(&["templates", "generations", "small", "--filter", "state = READY"]);
+    assert!(shown.contains("small@2"), "{shown}");
+    let forth = server.json(&["templates", "rollback", "small", "--generation", "2"]);
+    assert_eq!((&forth["generation"], &forth["spec"]["mem_size_mib"]), (&4.into(), &96.into()));
+    assert_eq!(server.json(&["templates", "get", "small@3"])["name"], "templates/small@3");
+    let error = server.error(1, &["templates", "rollback", "small", "--etag", "old"]);
+    assert_eq!(error["reason"], "ETAG_MISMATCH");
+    assert_eq!(server.run(&["templates", "rollback", "small", "--generation", "0"]).code, 2);
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let server = Server::start(0);
     let error = server.error(2, &["templates", "create", "bad", "--kernel", "no/such/kernel"]);

@@ -65,7 +65,7 @@ fn config(dir: &Path) -> Config {
         guest: is_qemu().then(guest_dir),
         ..Config::default()
     };
-    config.default_pool.depth = DEPTH;
+    config.default_pool.depth = Some(DEPTH);
     let (name, provider) = match is_qemu() {
         true => ("qemu", ProviderConfig::of(ProviderKind::Qemu)),
         false => {

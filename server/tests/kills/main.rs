@@ -12,6 +12,7 @@ mod freeze;
 mod handoff;
 mod host;
 mod recovery;
+mod rollback;
 mod strace;
 
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         trial::<handoff::Restore>(),
         trial::<handoff::Release>(),
         trial::<freeze::Freeze>(),
+        trial::<rollback::Rollback>(),
         ("recovery", || wait(recovery::run())),
     ];
     let trials = trials.into_iter().map(|(name, run)| {

@@ -8,6 +8,7 @@ mod cases;
 mod hearth;
 mod orphans;
 mod restarts;
+mod scheduler;
 
 use std::process::ExitCode;
 
@@ -19,23 +20,21 @@ fn main() -> ExitCode {
     let required = std::env::var("HEARTH_REQUIRE").unwrap_or_default();
     let required = required.split(',').any(|host| host.trim() == "qemu");
     let long = budget::all().into_iter().filter(|_| budget::is_asked_for());
-    let trials =
-        cases::all().into_iter().chain(orphans::all()).chain(restarts::all()).chain(long).map(
-            |case| {
-                let run = move || run(case.run).map_err(|error| Failed::from(format!("{error:?}")));
-                match &missing {
-                    Some(why) if case.needs_qemu && required => {
-                        let why = format!("HEARTH_REQUIRE=qemu, but {why}");
-                        Trial::test(case.name, move || Err(Failed::from(why)))
-                    }
-                    Some(why) if case.needs_qemu => {
-                        println!("ignored {}: {why}", case.name);
-                        Trial::test(case.name, run).with_ignored_flag(true)
-                    }
-                    _ => Trial::test(case.name, run),
-                }
-            },
-        );
+    let ours = [cases::all(), orphans::all(), restarts::all(), scheduler::all()];
+    let trials = ours.into_iter().flatten().chain(long).map(|case| {
+        let run = move || run(case.run).map_err(|error| Failed::from(format!("{error:?}")));
+        match &missing {
+            Some(why) if case.needs_qemu && required => {
+                let why = format!("HEARTH_REQUIRE=qemu, but {why}");
+                Trial::test(case.name, move || Err(Failed::from(why)))
+            }
+            Some(why) if case.needs_qemu => {
+                println!("ignored {}: {why}", case.name);
+                Trial::test(case.name, run).with_ignored_flag(true)
+            }
+            _ => Trial::test(case.name, run),
+        }
+    });
     // Two cores run two nodes at most.
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(2);

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use hearth_proto::v1::acquire_vm_response::Source;
 use hearth_proto::v1::vm::State;
-use hearth_proto::v1::{Vm, endpoint};
+use hearth_proto::v1::{GetTemplateRequest, Vm, endpoint, template};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
@@ -17,6 +17,7 @@ use crate::hearth::{Answer, Host, Outcome, kill, request};
 cases! {
     true a_new_program_takes_over_and_guests_notice_nothing,
     true after_another_boot_of_the_host_leases_are_failed_and_nothing_is_warm,
+    true after_an_upgrade_of_qemu_the_template_is_built_again_while_warm_vms_serve,
 }
 
 /// A tenant's own conversation with its guest, which hearth has no part in.
@@ -124,5 +125,54 @@ async fn after_another_boot_of_the_host_leases_are_failed_and_nothing_is_warm() 
     let said = hearth.shell("hearth resume kept --name again; hearth vms ask again 'read note'")?;
     assert!(said.contains("data kept"), "{said}");
     hearth.shell("hearth release again")?;
+    settle(&hearth, &host, 0).await
+}
+
+/// Has every snapshot say that an older QEMU made it.
+fn age_snapshots(host: &Host) -> Outcome {
+    for entry in fs::read_dir(host.state().join("snapshots"))? {
+        let image = entry?.path().join("image.json");
+        let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&image)?)?;
+        json["made_with"]["qemu"] = "9.0.1".into();
+        fs::write(image, json.to_string())?;
+    }
+    Ok(())
+}
+
+async fn after_an_upgrade_of_qemu_the_template_is_built_again_while_warm_vms_serve() -> Outcome {
+    let host = Host::new("qemu")?;
+    let hearth = host.start().await?;
+    let warm: HashSet<_> = hearth.warm_vms().await?.into_iter().map(|vm| vm.uid).collect();
+    hearth.kill()?;
+    age_snapshots(&host)?;
+
+    // It serves at once, with what is warm, and does not wait for the build.
+    let hearth = host.begin(&[]).await?;
+    hearth.until("it serves", async || hearth.ready().await).await?;
+    let template = async || {
+        let request = GetTemplateRequest { name: "templates/default".to_owned() };
+        let found = hearth.client.templates.clone().get_template(request).await;
+        found.map(tonic::Response::into_inner)
+    };
+    assert_eq!(template().await?.state(), template::State::Building, "a boot takes seconds");
+    let got = hearth.acquire(request("mine")).await?;
+    let vm = got.vm.as_ref().ok_or("no vm")?;
+    assert!(got.source() == Source::Warm && warm.contains(&vm.uid));
+    hearth
+        .until("it is built again", async || {
+            template()
+                .await
+                .is_ok_and(|it| it.generation == 2 && it.state() == template::State::Ready)
+        })
+        .await?;
+    let is_new = |vm: &Vm| vm.template_generation == 2;
+    hearth
+        .until("the pool has gone over", async || {
+            hearth.warm_vms().await.is_ok_and(|vms| vms.len() == 4 && vms.iter().all(is_new))
+        })
+        .await?;
+    assert!(is_new(&hearth.acquire(request("next")).await?.vm.ok_or("no vm")?));
+    assert_eq!(hearth.get("vms/mine").await?.state(), State::Running, "a tenant notices nothing");
+    hearth.shell("hearth release mine next")?;
     settle(&hearth, &host, 0).await
 }

@@ -67,6 +67,17 @@ impl Server {
         self.hearth.end(false).await;
     }
 
+    /// Ends it as a restart does, and starts it again on what it had.
+    pub(crate) async fn restarted(mut self) -> Self {
+        self.hearth.end(false).await;
+        let Self { hearth, client, _dir: dir } = self;
+        // The journal is held until the last of these is gone.
+        drop((hearth, client));
+        let server = starting_server_in(dir, |_| ()).await;
+        server.hearth.begin(false).await.unwrap();
+        server
+    }
+
     pub(crate) async fn pool(&self, id: &str) -> v1::Pool {
         let request = v1::GetPoolRequest { name: format!("pools/{id}") };
         self.client.pools.clone().get_pool(request).await.unwrap().into_inner()
@@ -94,6 +105,11 @@ impl Server {
             ..Default::default()
         };
         self.client.pools.clone().create_pool(request).await.unwrap();
+    }
+
+    pub(crate) async fn explain(&self, id: &str) -> v1::ExplainPoolResponse {
+        let request = v1::ExplainPoolRequest { name: format!("pools/{id}") };
+        self.client.pools.clone().explain_pool(request).await.unwrap().into_inner()
     }
 
     pub(crate) async fn acquire(
@@ -128,6 +144,11 @@ impl Server {
 
 pub(crate) fn fixed(depth: i32) -> v1::Sizing {
     v1::Sizing { mode: Some(v1::sizing::Mode::Fixed(v1::sizing::Fixed { depth })) }
+}
+
+pub(crate) fn promised(miss_ratio: f64, min: i32, max: i32) -> v1::Sizing {
+    let promised = v1::sizing::Promised { miss_ratio, min, max };
+    v1::Sizing { mode: Some(v1::sizing::Mode::Promised(promised)) }
 }
 
 /// An acquire from `pools/{pool}`.

@@ -4,7 +4,9 @@
 
 mod harness;
 
+mod announced;
 mod artifacts;
+mod generations;
 mod health;
 mod leavers;
 mod life;
@@ -12,6 +14,8 @@ mod lists;
 mod names;
 mod operators;
 mod previous_release;
+mod quotas;
 mod races;
 mod refusals;
+mod scheduler;
 mod unbuilt;

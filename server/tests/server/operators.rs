@@ -77,7 +77,7 @@ async fn a_template_is_checked_built_used_changed_and_deleted() {
     assert_eq!(reason(&stale, Code::Aborted), "ETAG_MISMATCH");
     eventually("the pool has gone over", async || {
         let status = server.status("mine").await;
-        status.generation == 2 && status.warm == 2
+        (status.generation, status.warm, status.outdated) == (2, 2, 0)
     })
     .await;
     let vm = server.acquire(from("mine")).await.unwrap().vm.unwrap();

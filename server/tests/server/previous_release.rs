@@ -77,7 +77,7 @@ fn of_this_boot(dir: &Path) {
 async fn start(dir: TempDir) -> Server {
     let durable = |config: &mut Config| {
         config.providers.get_mut("memory").unwrap().durable = Some(true);
-        config.default_pool.depth = 2;
+        config.default_pool.depth = Some(2);
     };
     let server = starting_server_in(dir, durable).await;
     server.hearth.begin(false).await.unwrap();

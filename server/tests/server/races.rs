@@ -13,7 +13,7 @@ const REQUEST_ID: &str = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_parallel_acquires_get_a_thousand_vms() {
     let server = server_with(|config| {
-        config.default_pool.depth = 100;
+        config.default_pool.depth = Some(100);
         config.limits.max_waiting = 2000;
     })
     .await;

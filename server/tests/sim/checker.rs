@@ -111,7 +111,9 @@ impl Checker {
                 self.artifacts.asked(ask);
                 self.kept.asked(&self.truth, *who, ask);
                 self.line.asked(at, *call, *who, ask, self.truth.is_paused);
-                let (who, ask, generation) = (*who, ask.clone(), self.truth.generation);
+                let (who, ask) = (*who, ask.clone());
+                // Where a new generation rolls in the truth looks at the order alone.
+                let generation = if self.truth.is_rolling { 0 } else { self.truth.generation };
                 self.open.insert(*call, Open { at, who, ask, generation });
             }
             What::Answer(id, answer) => {

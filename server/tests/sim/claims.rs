@@ -292,6 +292,7 @@ impl Claims {
         let is_warm = |(vm_id, uid): &(VmId, Uid)| {
             let fits = |vm: &Vm| {
                 let is_new = vm.generation.is_some_and(|it| it >= truth.generation);
+                let is_new = is_new || (truth.is_rolling && vm.make.is_some());
                 vm.probed.is_some() && vm.died.is_none() && is_new && !vm.was_handed
             };
             vm_id.is_pools_own() && truth.vm(*uid).is_some_and(fits)

@@ -167,13 +167,16 @@ pub(crate) enum What {
     Pool {
         max_warm_age: Option<Duration>,
         is_paused: bool,
+        /// What is warm of the generation before serves until it is replaced.
+        is_rolling: bool,
     },
-    /// A VM came to be, with the generation of the pool's template and the device of the host that
-    /// it was told to use, if any.
+    /// A VM came to be, with the generation of the pool's template, the snapshot that it began from
+    /// and the device of the host that it was told to use, if any.
     Made {
         vm_id: VmId,
         uid: Uid,
         generation: Option<i64>,
+        snapshot: Option<Uid>,
         device: Option<String>,
     },
     Renamed {

@@ -63,7 +63,12 @@ impl Operator {
             self.wire.made::<v1::Template>(begun).await
         };
         self.ask(Ask::Rebuild, async { wire::answer(build.await, built) }).await;
-        let is_paused = dice.percent(30);
+        let (is_paused, is_rolling) = (dice.percent(30), dice.percent(40));
+        let cut_over = match is_rolling {
+            true => v1::pool::CutOver::Rolling,
+            false => v1::pool::CutOver::Immediate,
+        };
+        let rollout = v1::pool::Rollout { cut_over: cut_over.into(), max_surge: 0 };
         let max_warm_age = dice.percent(50).then_some(MAX_WARM_AGE);
         let warm_state =
             if is_paused { v1::pool::WarmState::Paused } else { v1::pool::WarmState::Running };
@@ -73,6 +78,7 @@ impl Operator {
             max_warm_age: max_warm_age.map(duration_to_wire),
             max_parallel_restores: MAX_PARALLEL_RESTORES as i32,
             sizing: Some(fixed(1 + dice.below(4) as i32)),
+            rollout: Some(rollout),
             ..Default::default()
         };
         let request = v1::CreatePoolRequest {
@@ -81,7 +87,7 @@ impl Operator {
             ..Default::default()
         };
         let made = self.wire.pools().create_pool(request).await;
-        self.world.history.push(What::Pool { max_warm_age, is_paused });
+        self.world.history.push(What::Pool { max_warm_age, is_paused, is_rolling });
         made.map(drop).map_err(|status| format!("no pool: {status:?}"))
     }
 

@@ -115,10 +115,10 @@ impl Recorder {
             && let Some(view) = self.inner.get_vm(vm_id)
         {
             let generation = view.tags.get("hearth-generation").and_then(|it| it.parse().ok());
-            let (vm_id, uid) = (view.vm_id, view.uid);
+            let (vm_id, uid, snapshot) = (view.vm_id, view.uid, view.restored_from);
             let overrides = spec.restore_from.iter().flat_map(|from| &from.network_overrides);
             let device = overrides.map(|it| it.host_dev_name.clone()).next();
-            self.history.push(What::Made { vm_id, uid, generation, device });
+            self.history.push(What::Made { vm_id, uid, generation, snapshot, device });
         }
         made
     }
@@ -217,6 +217,10 @@ impl VmProvider for Recorder {
         self.verb("unpreserve", None, || self.inner.unpreserve_vm(uid, artifact), resumed)
     }
 
+    fn prefault_vm(&self, vm_id: &VmId) -> Result<u64> {
+        self.inner.prefault_vm(vm_id)
+    }
+
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
         self.inner.guest_channel(vm_id)
     }
@@ -257,6 +261,10 @@ impl VmQuery for Recorder {
 
     fn snapshot(&self, snapshot: &SnapshotRef) -> Result<SnapshotView> {
         self.inner.snapshot(snapshot)
+    }
+
+    fn snapshot_fits(&self, snapshot_uid: Uid) -> Result<()> {
+        self.inner.snapshot_fits(snapshot_uid)
     }
 
     fn instance_bytes(&self, uid: Uid) -> Result<u64> {

@@ -12,6 +12,8 @@ use crate::history::What;
 pub(crate) struct Vm {
     pub(crate) name: VmId,
     pub(crate) generation: Option<i64>,
+    /// The first generation that was made of the same snapshot: what is gone back to is as good.
+    pub(crate) make: Option<i64>,
     /// When it first answered.
     pub(crate) probed: Option<Duration>,
     /// It has answered in this life of the service.
@@ -40,6 +42,11 @@ pub(crate) struct Truth {
     pub(crate) max_warm_age: Option<Duration>,
     /// The pool keeps its VMs paused.
     pub(crate) is_paused: bool,
+    /// What is warm of the generation before serves until it is replaced.
+    pub(crate) is_rolling: bool,
+    makes: BTreeMap<Uid, i64>,
+    /// Of a pool that rolls: the latest make that somebody got, and when the first one was.
+    served: Option<(i64, Duration)>,
 }
 
 impl Truth {
@@ -62,10 +69,13 @@ impl Truth {
     /// What must not have been done.
     pub(crate) fn follow(&mut self, at: Duration, what: &What) -> Result<(), String> {
         match what {
-            What::Made { vm_id, uid, generation, device } => {
+            What::Made { vm_id, uid, generation, snapshot, device } => {
+                let make = snapshot.zip(*generation);
+                let make = make.map(|(of, number)| *self.makes.entry(of).or_insert(number));
                 let vm = Vm {
                     name: vm_id.clone(),
                     generation: *generation,
+                    make,
                     probed: None,
                     was_probed_lately: false,
                     died: None,
@@ -78,8 +88,9 @@ impl Truth {
                 self.vms.insert(*uid, vm);
                 self.names.insert(vm_id.clone(), *uid);
             }
-            What::Pool { max_warm_age, is_paused } => {
+            What::Pool { max_warm_age, is_paused, is_rolling } => {
                 (self.max_warm_age, self.is_paused) = (*max_warm_age, *is_paused);
+                self.is_rolling = *is_rolling;
             }
             What::Life(_) => self.vms.values_mut().for_each(|vm| vm.was_probed_lately = false),
             What::Started => self.is_serving = true,
@@ -124,7 +135,7 @@ impl Truth {
 
     /// A warm VM gets a tenant's name. While the service recovers it only keeps a promise that it
     /// made before.
-    fn handed_over(&self, at: Duration, uid: Uid) -> Result<(), String> {
+    fn handed_over(&mut self, at: Duration, uid: Uid) -> Result<(), String> {
         let Some(vm) = self.vms.get(&uid).filter(|_| self.is_serving) else { return Ok(()) };
         let Some(probed) = vm.probed else {
             return Err(format!("{uid} is handed out and was never probed"));
@@ -139,12 +150,25 @@ impl Truth {
         if vm.returned {
             return Err(format!("{uid} is handed out and was a tenant's before"));
         }
-        if vm.generation.is_none_or(|generation| generation < self.generation) {
+        if vm.generation.is_none_or(|it| it < self.generation && !self.is_rolling) {
             let (is, wanted) = (vm.generation, self.generation);
             return Err(format!("{uid} is handed out and is of generation {is:?}, not {wanted}"));
         }
+        // Two who got theirs in the same moment may have been served in either order.
+        if self.is_rolling
+            && let (Some(make), Some((served, since))) = (vm.make, self.served)
+            && make < served
+            && since < at
+        {
+            return Err(format!("{uid} is handed out, of make {make}, after one of {served}"));
+        }
         if self.max_warm_age.is_some_and(|max| at - probed > max) {
             return Err(format!("{uid} is handed out and is warm for {:?}", at - probed));
+        }
+        if let Some(make) = vm.make
+            && self.served.is_none_or(|(served, _)| served < make)
+        {
+            self.served = Some((make, at));
         }
         Ok(())
     }

@@ -28,6 +28,11 @@ pub(super) const EXAMPLE: &str = r#"Example:
   default_overflow = "warm-else-cold"    # or "wait", "warm-only", "cold-only"
   default_ttl = "5m"
   max_ttl = "24h"
+  priority = 0                           # who gets more of a scarce budget: the higher
+  cut_over = "rolling"                   # or "immediate"
+  max_surge = 0                          # 0: a quarter of the target
+  refill_warm_up = ["echo warm"]         # asked of every VM that is restored
+  prefault_memory = false                # true: memory is read in before a VM counts as warm
 
 Relative paths are meant from the file. A field that the file leaves out stays as it is; what the file
 does not name is left alone. That a file behind a path has changed is not noticed: --rebuild then."#;

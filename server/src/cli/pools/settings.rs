@@ -50,6 +50,40 @@ pub(crate) struct Settings {
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     #[serde(with = "humantime_serde")]
     pub(crate) max_ttl: Option<Duration>,
+    /// Who gets warm VMs first where the node's budget is not enough: the higher. 0 unless said.
+    #[arg(long, value_name = "N")]
+    pub(crate) priority: Option<i32>,
+    /// When VMs of an older generation are handed out no more.
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) cut_over: Option<CutOver>,
+    /// How many VMs more than the target there may be while a new generation comes in; 0: a
+    /// quarter of the target.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_surge: Option<i32>,
+    /// A line for the agent of every VM that is restored, before the VM counts as warm; may be
+    /// given several times, and once empty for none.
+    #[arg(long, value_name = "LINE")]
+    pub(crate) refill_warm_up: Option<Vec<String>>,
+    /// Read in the memory of every VM that is restored to wait, before it counts as warm, where the
+    /// provider can: the flag alone, or `=false` for no more.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) prefault_memory: Option<bool>,
+}
+
+/// When VMs of an older generation are handed out no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CutOver {
+    /// As new ones replace them.
+    Rolling,
+    /// From the change on.
+    Immediate,
 }
 
 /// How VMs wait.
@@ -103,6 +137,33 @@ impl Settings {
             pool.max_ttl = Some(duration_to_wire(ttl));
             said("max_ttl");
         }
+        if let Some(priority) = self.priority {
+            pool.priority = priority;
+            said("priority");
+        }
+        if let Some(cut_over) = self.cut_over {
+            let cut_over = match cut_over {
+                CutOver::Rolling => v1::pool::CutOver::Rolling,
+                CutOver::Immediate => v1::pool::CutOver::Immediate,
+            };
+            pool.rollout.get_or_insert_default().set_cut_over(cut_over);
+            said("rollout.cut_over");
+        }
+        if let Some(max_surge) = self.max_surge {
+            pool.rollout.get_or_insert_default().max_surge = max_surge;
+            said("rollout.max_surge");
+        }
+        if let Some(lines) = &self.refill_warm_up {
+            pool.refill_warm_up = match lines.as_slice() {
+                [line] if line.is_empty() => Vec::new(),
+                lines => lines.to_vec(),
+            };
+            said("refill_warm_up");
+        }
+        if let Some(prefault_memory) = self.prefault_memory {
+            pool.prefault_memory = prefault_memory;
+            said("prefault_memory");
+        }
         paths
     }
 
@@ -141,6 +202,26 @@ mod tests {
         assert_eq!(settings.lay_over(&mut pool), ["sizing", "default_ttl"]);
         assert_eq!(pool.template, "templates/a");
         assert_eq!(pool.default_ttl.map(|ttl| ttl.seconds), Some(60));
+    }
+
+    #[test]
+    fn a_part_of_a_rollout_is_said_alone() {
+        let settings = Settings {
+            max_surge: Some(3),
+            refill_warm_up: Some(vec![String::new()]),
+            prefault_memory: Some(false),
+            ..Settings::default()
+        };
+        let warm_up = vec!["ping".to_owned()];
+        let mut pool =
+            v1::Pool { refill_warm_up: warm_up, prefault_memory: true, ..Default::default() };
+        pool.rollout.get_or_insert_default().set_cut_over(v1::pool::CutOver::Immediate);
+        let said = settings.lay_over(&mut pool);
+        assert_eq!(said, ["rollout.max_surge", "refill_warm_up", "prefault_memory"]);
+        let rollout = pool.rollout.unwrap();
+        assert_eq!((rollout.cut_over(), rollout.max_surge), (v1::pool::CutOver::Immediate, 3));
+        assert!(pool.refill_warm_up.is_empty(), "an empty line alone is none");
+        assert!(!pool.prefault_memory);
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! RFC 3339, durations seconds with an `s`, enum values without their prefix.
 
 mod artifact;
+mod explanation;
 mod node;
 mod operation;
 mod pool;
+mod resolution;
 mod snapshot;
 mod template;
 mod usage;
@@ -15,9 +17,11 @@ mod vm;
 use serde::{Serialize, Serializer};
 
 pub(crate) use artifact::Artifact;
+pub(crate) use explanation::{Explanation, Prewarm};
 pub(crate) use node::Node;
 pub(crate) use operation::{Operation, metadata};
 pub(crate) use pool::Pool;
+pub(crate) use resolution::Resolution;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use template::Template;
 pub(crate) use usage::Usage;

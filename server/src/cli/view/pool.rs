@@ -25,6 +25,17 @@ pub(crate) struct Pool {
     pub(crate) etag: String,
     pub(crate) create_time: Option<Time>,
     pub(crate) update_time: Option<Time>,
+    pub(crate) priority: i32,
+    pub(crate) rollout: Rollout,
+    pub(crate) refill_warm_up: Vec<String>,
+    pub(crate) prefault_memory: bool,
+}
+
+/// How a new generation comes in.
+#[derive(Debug, Serialize)]
+pub(crate) struct Rollout {
+    pub(crate) cut_over: String,
+    pub(crate) max_surge: i32,
 }
 
 /// How many VMs a pool keeps; one of the two.
@@ -61,6 +72,7 @@ pub(crate) struct PoolStatus {
     pub(crate) breaker: Breaker,
     pub(crate) draining: bool,
     pub(crate) prewarmed: i32,
+    pub(crate) outdated: i32,
 }
 
 /// Whether restores are held back.
@@ -74,7 +86,7 @@ pub(crate) struct Breaker {
 
 impl From<v1::Pool> for Pool {
     fn from(pool: v1::Pool) -> Self {
-        use v1::pool::{Overflow, WarmState};
+        use v1::pool::{CutOver, Overflow, WarmState};
         let sizing = match pool.sizing.and_then(|sizing| sizing.mode) {
             None => Sizing::default(),
             Some(v1::sizing::Mode::Fixed(it)) => {
@@ -87,6 +99,7 @@ impl From<v1::Pool> for Pool {
         };
         let status = pool.status.unwrap_or_default();
         let breaker = status.breaker.unwrap_or_default();
+        let rollout = pool.rollout.unwrap_or_default();
         Self {
             name: pool.name,
             template: pool.template,
@@ -113,10 +126,18 @@ impl From<v1::Pool> for Pool {
                 },
                 draining: status.draining,
                 prewarmed: status.prewarmed,
+                outdated: status.outdated,
             },
             etag: pool.etag,
             create_time: pool.create_time.map(Time),
             update_time: pool.update_time.map(Time),
+            priority: pool.priority,
+            rollout: Rollout {
+                cut_over: value_name(rollout.cut_over, CutOver::as_str_name, "CUT_OVER_"),
+                max_surge: rollout.max_surge,
+            },
+            refill_warm_up: pool.refill_warm_up,
+            prefault_memory: pool.prefault_memory,
         }
     }
 }
@@ -138,6 +159,8 @@ impl Show for Pool {
                 format!("restores fail, next in {}: {}", until(retry, now), breaker.reason)
             }
             (breaker, _) if breaker.failures > 0 => format!("a restore failed: {}", breaker.reason),
+            _ if status.outdated > 0 => format!("{} of an older generation", status.outdated),
+            _ if status.prewarmed > 0 => format!("{} announced", status.prewarmed),
             _ if status.quarantined > 0 => format!("{} quarantined", status.quarantined),
             _ => String::new(),
         };
