@@ -18,6 +18,7 @@ use crate::ids::Tenant;
 use crate::jobs::Class;
 use crate::ledger::{RestoreLimit, WarmVm};
 use crate::manager::{Manager, Phase, tags};
+use crate::mutants::{self, Mutant};
 use crate::pool::{Pool, WarmState};
 use crate::templates::Template;
 use crate::throttle::{Asker, RestorePlace};
@@ -86,7 +87,9 @@ impl Manager {
             let mut ledger = pool.ledger.lock();
             let (mut permits, mut limit) = ledger.permits_and_limit(now);
             // Those that have hung for too long are not restores any more, and still run.
-            if pool.places.running() >= ledger.bounds().max_parallel_restores {
+            let at_once = ledger.bounds().max_parallel_restores;
+            let is_unbounded = mutants::is(Mutant::UnboundedRestores);
+            if pool.places.running() >= at_once && !is_unbounded {
                 (permits, limit) = (0, RestoreLimit::Pool);
             }
             // Each that runs serves one who waits.
@@ -246,9 +249,9 @@ impl Manager {
         }
     }
 
-    /// Restores, probes and warms up one VM of `pool`, reads in its memory and pauses it if the pool wants that.
-    /// What did not become warm is destroyed. The place is kept until the call has ended: one that
-    /// hangs goes on using what it uses.
+    /// Restores, probes and warms up one VM of `pool`, and if the pool wants that reads in its memory
+    /// and pauses it. What did not become warm is destroyed. The place is kept until the call has
+    /// ended: one that hangs goes on using what it uses.
     async fn make_warm(
         self: &Arc<Self>,
         pool: &Arc<Pool>,

@@ -60,7 +60,7 @@ pub(crate) fn read_in(vmm: &Vmm, file: &MemoryFile<'_>) -> Result<u64> {
     let what = || format!("{}, asked to {asked}, has ended", vmm.program);
     let gone = || VmRuntimeError::Unavailable { what: what(), source: None };
     let process = vmm.process().ok_or_else(gone)?;
-    let is_alive = || process.exit().is_none();
+    let is_alive = || !process.has_ended();
     match touch(process.record().pid, file, &is_alive) {
         Ok(Some(bytes)) => Ok(bytes),
         Ok(None) => Err(match process.wait(LAST_BREATH) {

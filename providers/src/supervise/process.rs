@@ -90,7 +90,13 @@ impl Process {
         self.watched.kill();
     }
 
-    /// How it ended, if it has.
+    /// Whether it has ended at this moment, as the kernel says: before anybody was told, and before
+    /// its number can be another's.
+    pub fn has_ended(&self) -> bool {
+        self.watched.has_ended()
+    }
+
+    /// How it ended, if that has been seen.
     pub fn exit(&self) -> Option<Exit> {
         self.watched.exit()
     }

@@ -73,6 +73,10 @@ impl Watched {
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        has_ended(&self.pidfd, Duration::ZERO)
+    }
+
     pub(super) fn exit(&self) -> Option<Exit> {
         self.state.lock().exit
     }

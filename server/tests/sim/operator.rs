@@ -16,7 +16,7 @@ use crate::world::World;
 /// The oldest that a warm VM may get, where the pool of a seed bounds it.
 pub(crate) const MAX_WARM_AGE: Duration = Duration::from_secs(2);
 /// Restores of the pool at once.
-pub(crate) const MAX_PARALLEL_RESTORES: usize = 3;
+pub(crate) const MAX_PARALLEL_RESTORES: usize = 2;
 
 /// A job that hangs goes on for that long, and more may wait behind it, whoever has left.
 const LONGEST_HANG: Duration = Duration::from_secs(5);
