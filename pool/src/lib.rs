@@ -15,6 +15,7 @@ pub mod build;
 mod cold;
 pub mod concurrency;
 pub mod config;
+mod dedicated;
 pub mod env;
 pub mod error;
 pub mod freeze;
