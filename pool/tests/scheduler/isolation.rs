@@ -74,7 +74,8 @@ async fn a_slow_and_a_broken_template_starve_nobody() {
     }
     let slow = node.pool_of("slow").status();
     assert_eq!(slow.warm, 0, "{slow:?}");
-    assert!(node.pool_of("broken").status().breaker_open);
+    let broken = node.pool_of("broken");
+    node.until("its breaker opens", || broken.status().breaker_open).await;
     slow_faults.clear();
     let pool = node.pool_of("slow");
     node.until("what hung goes on", || pool.status().warm > 0).await;
