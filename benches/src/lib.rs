@@ -4,6 +4,7 @@
 //! therefore the median of ratios of blocks measured side by side, with the interval that holds
 //! the true median with 95 %.
 
+pub mod load;
 pub mod policies;
 
 use std::time::Duration;

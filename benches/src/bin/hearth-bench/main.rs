@@ -1,0 +1,102 @@
+//! `hearth-bench`: open-loop load on a hearth, and on the floor below it.
+//!
+//! `run` sends acquires when they are due and says how long they took; `floor` serves an empty
+//! call from a process of its own; `compare-floor` measures both in turns, in one run, and prints
+//! ratios. What the figures mean is in docs/performance.md.
+
+mod arguments;
+mod compare;
+mod run;
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use hearth_benches::load::floor;
+use tokio::runtime::Runtime;
+use tonic::transport::server::TcpIncoming;
+
+/// Open-loop load on a hearth.
+#[derive(Debug, Parser)]
+#[command(name = "hearth-bench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send acquires when they are due, and say how long they took.
+    Run(run::Run),
+    /// Serve an empty call, to compare with, until Ctrl-C.
+    Floor(Floor),
+    /// Measure a hearth and the floor in turns, and print ratios with their intervals.
+    CompareFloor(compare::CompareFloor),
+}
+
+#[derive(Debug, clap::Args)]
+struct Floor {
+    /// Where to serve; port 0 picks a free one and prints it.
+    #[arg(long, default_value = "127.0.0.1:7080", value_name = "ADDRESS")]
+    listen: SocketAddr,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = Runtime::new().map_err(Into::into).and_then(|runtime| match arguments.command {
+        Command::Run(run) => runtime.block_on(run.run()),
+        Command::Floor(floor) => runtime.block_on(serve(floor.listen)),
+        Command::CompareFloor(compare) => compare.run(&runtime),
+    });
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("hearth-bench: {}", causes(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(listen: SocketAddr) -> Result<bool, Box<dyn Error>> {
+    let incoming = TcpIncoming::bind(listen)?;
+    println!("listening on {}", incoming.local_addr()?);
+    // Without signals it serves on, until it is killed.
+    let end = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    floor::serve(incoming, end).await?;
+    Ok(true)
+}
+
+/// `transport error: tcp connect error: Connection refused`: the first alone says too little.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_causes_of_an_error_are_said() {
+        let cause = std::io::Error::other("refused");
+        let error = std::io::Error::other(cause);
+        assert!(causes(&error).ends_with("refused"));
+    }
+}
