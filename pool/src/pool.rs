@@ -269,6 +269,12 @@ impl Pool {
         reserved
     }
 
+    /// Is `template`, of this generation, what it restores from now?
+    pub(crate) fn restores_from(&self, template: &Template) -> bool {
+        let now = self.template.read();
+        (&now.id, now.generation) == (&template.id, template.generation)
+    }
+
     /// A VM that was restored from `template` comes in at `now`. Answers whether it proved a new
     /// generation.
     pub(crate) fn bring_in(
@@ -280,7 +286,7 @@ impl Pool {
         // Looked at under the lock: a new generation is published before the old one's VMs are
         // taken from the books.
         let mut ledger = self.ledger.lock();
-        if self.template().generation == template.generation {
+        if self.restores_from(template) {
             let was_unproven = ledger.is_unproven();
             let settled = ledger.restored(vm, now);
             let is_proof = was_unproven && !ledger.is_unproven();

@@ -244,7 +244,7 @@ impl Manager {
         }
         let retry_after = pool.retry_after(&Tenant::anonymous());
         pool.dismiss_waiters(|| restore_failed(pool, reason.clone(), retry_after));
-        if is_canary && pool.template().generation == template.generation {
+        if is_canary && pool.restores_from(template) {
             self.roll_back_canary(&template.id, template.generation, reason).await;
         }
     }

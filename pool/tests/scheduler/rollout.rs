@@ -141,3 +141,30 @@ async fn a_crash_before_the_proof_changes_nothing_about_it() {
     node.until("it is proven", || node.template(&id).unwrap().is_proven).await;
     assert_eq!(node.template(&id).unwrap().generation, 4);
 }
+
+#[tokio::test(start_paused = true)]
+async fn another_template_that_cannot_be_restored_takes_no_generation_back() {
+    let host = Host::new(8);
+    let node = host.with_pool(4).await;
+    node.rebuild("default").await;
+    node.until("it has rolled in", || node.pool_of("default").status().outdated == 0).await;
+    node.settle("default").await;
+    node.build_template("other").await;
+    let broken = host.faults.add(Call::Restore, When::Always, Fault::Fail("backend"));
+    let id = node.pool_of("default").id.clone();
+    let (first, to) = (node.pool_of("default").config().template.clone(), "other");
+    let to = hearth_pool::ids::TemplateId::parse(to).unwrap();
+    node.update_pool(&id, "", false, move |config| {
+        config.template = to;
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let pool = node.pool_of("default");
+    node.until("its breaker opens", || pool.status().breaker_open).await;
+    let got = node.take(warm_only()).await.unwrap();
+    assert_eq!(got.lease.template.clone().unwrap().0, first, "the old ones serve");
+    assert_eq!(node.template(&first).unwrap().generation, 2);
+    host.faults.remove(broken);
+    node.until("it has rolled in", || pool.status().outdated == 0 && pool.status().warm == 4).await;
+}
