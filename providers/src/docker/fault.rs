@@ -44,14 +44,16 @@ impl Fault {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
-    /// A layer that two images were to have in common, or the image that both come from, went with
-    /// the other one, under the hands of an engine that does not hold it: podman. The next try
-    /// makes it anew.
-    pub(super) fn is_lost_layer(&self) -> bool {
-        let lost = |message: &str| {
-            message.contains("layer not known") || message.contains("image not known")
+    /// A layer that two images were to have in common, the image that both come from, or one that
+    /// had no name yet, went with another one, under the hands of an engine that does not hold it:
+    /// podman. The next try makes it anew.
+    pub(super) fn is_lost_image(&self) -> bool {
+        const WORDS: [&str; 3] = ["layer not known", "image not known", "no such image"];
+        let is_said = |message: &str| {
+            let message = message.to_ascii_lowercase();
+            WORDS.iter().any(|words| message.contains(words))
         };
-        matches!(self, Self::Refused { message, .. } if lost(message))
+        matches!(self, Self::Refused { message, .. } if is_said(message))
     }
 
     /// Somebody else asked for the same removal, and it is under way.
@@ -110,6 +112,16 @@ mod tests {
         assert_eq!(kind_of(500, "write /layer.tar: No space left on device"), "exhausted");
         assert_eq!(kind_of(500, "something else"), "backend");
         assert_eq!(kind_of(503, "shutting down"), "unavailable");
+    }
+
+    #[test]
+    fn what_went_with_another_image_is_told_from_other_refusals() {
+        let is_lost = |message: &str| {
+            Fault::Refused { status: 500, message: message.to_owned() }.is_lost_image()
+        };
+        assert!(is_lost("locating image with ID \"7c2c\": image not known"));
+        assert!(is_lost("creating container: layer not known") && is_lost("No such image: a:b"));
+        assert!(!is_lost("no such container: a"));
     }
 
     #[test]

@@ -31,8 +31,10 @@ use crate::id::Uid;
 
 pub(super) type Answer<T> = Result<T, Fault>;
 
-/// How often a commit is tried that another image's removal gets in the way of.
-const COMMIT_TRIES: u32 = 4;
+/// How often a commit is tried that another image's removal gets in the way of, and how long it
+/// waits before the second time; twice as long before each further one.
+const COMMIT_TRIES: u32 = 6;
+const COMMIT_PAUSE: Duration = Duration::from_millis(10);
 /// How often is looked whether what another removes is gone.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -131,26 +133,41 @@ impl Shared {
         self.ask_for(machine, self.config.command_timeout, unpause).await
     }
 
-    /// Commits a container to the image of `snapshot` and answers the image's id.
-    pub(super) async fn commit(&self, machine: &Machine, snapshot: Uid) -> Answer<String> {
-        let mut tries = COMMIT_TRIES;
-        loop {
-            tries -= 1;
-            let options = CommitContainerOptionsBuilder::new()
-                .container(machine.container())
-                .repo(labels::REPOSITORY)
-                .tag(&snapshot.to_string())
-                // Said always: engines differ in what they take silence for.
-                .pause(true)
-                .changes(&labels::changes_for_commit(&self.config.state))
-                .build();
-            let config = bollard::models::ContainerConfig::default();
-            let commit = self.client.commit_container(options, config);
-            match self.ask_for(machine, self.config.snapshot_timeout, commit).await {
-                Err(fault) if tries > 0 && fault.is_lost_layer() => {}
-                committed => return Ok(committed?.id),
+    /// Commits a container to the image of `snapshot`; answers the image's id and how many bytes it
+    /// has with those below it.
+    ///
+    /// What another image's removal takes with it is made anew: also the image itself, which has no
+    /// name for a moment after it was made, and is then taken for a leftover. So an image counts
+    /// when it was seen after its commit.
+    pub(super) async fn commit(&self, machine: &Machine, snapshot: Uid) -> Answer<(String, u64)> {
+        let mut pause = COMMIT_PAUSE;
+        for _ in 1..COMMIT_TRIES {
+            match self.commit_once(machine, snapshot).await {
+                Err(fault) if fault.is_lost_image() => {
+                    tracing::debug!(uid = %machine.uid, ?fault, "a commit is tried again");
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                committed => return committed,
             }
         }
+        self.commit_once(machine, snapshot).await
+    }
+
+    async fn commit_once(&self, machine: &Machine, snapshot: Uid) -> Answer<(String, u64)> {
+        let options = CommitContainerOptionsBuilder::new()
+            .container(machine.container())
+            .repo(labels::REPOSITORY)
+            .tag(&snapshot.to_string())
+            // Said always: engines differ in what they take silence for.
+            .pause(true)
+            .changes(&labels::changes_for_commit(&self.config.state))
+            .build();
+        let config = bollard::models::ContainerConfig::default();
+        let commit = self.client.commit_container(options, config);
+        let id = self.ask_for(machine, self.config.snapshot_timeout, commit).await?.id;
+        let size_bytes = self.image_size_bytes(&labels::image(snapshot)).await?;
+        Ok((id, size_bytes))
     }
 
     pub(super) async fn look(&self, container: &str) -> Answer<Look> {

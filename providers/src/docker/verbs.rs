@@ -153,9 +153,9 @@ impl DockerBackend {
             if committed.is_err() && runs {
                 shared.go_on(&captured).await;
             }
-            let id = with_digest(committed?);
+            let (id, size_bytes) = committed?;
+            let id = with_digest(id);
             let below = captured.record.blueprint.image.clone();
-            let size_bytes = shared.image_size_bytes(&labels::image(uid)).await?;
             // What is below it belongs to somebody else, and may have no name any longer.
             let shared_bytes = shared.image_size_bytes(&below).await.unwrap_or(0);
             Ok((id, size_bytes.saturating_sub(shared_bytes)))
