@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::cold::Waiter;
 use crate::error::{Error, Result};
-use crate::ids::{PoolId, Tenant};
+use crate::ids::{PoolId, RequestId, Tenant};
 use crate::jobs::Class;
 use crate::journal::{LeaseRecord, RecordState, Source};
 use crate::lease::{Lease, NameGuard};
@@ -48,7 +48,7 @@ pub struct AcquireRequest {
     /// Under which name; unset: any.
     pub vm_id: Option<VmId>,
     /// The caller's name for this request.
-    pub request_id: Option<String>,
+    pub request_id: Option<RequestId>,
     /// How long it wants the VM; unset: the pool's default.
     pub expiration: Option<Expiration>,
     /// What to do when nothing is warm; unset: the pool's default.
@@ -209,7 +209,7 @@ impl Manager {
                     return Err(Error::LeaseExpired { vm: lease.held().vm_id.to_string() });
                 }
                 Begin::Reused => {
-                    return Err(Error::RequestIdReused { request_id: key.request_id });
+                    return Err(Error::RequestIdReused { request_id: key.request_id.as_str().to_owned() });
                 }
                 Begin::Full => return Err(Error::RequestLogFull),
             }
@@ -338,7 +338,8 @@ impl Manager {
             let error = VmRuntimeError::Unavailable { what, source: None };
             return Err(Unserved::Again(Box::new(attempt), error));
         };
-        let lease = self.commit(&attempt, vm, source).map_err(Unserved::Failed)?;
+        let called = vm.vm_id.clone();
+        let lease = self.commit(&attempt, vm, called, source).map_err(Unserved::Failed)?;
         let vm_id = lease.held().vm_id;
         if let Err(error) = lease.provider.runtime.rename_vm(&lease.pool_vm_id, &vm_id) {
             self.abort(&lease, &error);
@@ -352,6 +353,8 @@ impl Manager {
         if !is_paused || mutants::is(Mutant::ForgottenResume) {
             return Ok(self.complete(attempt, lease));
         }
+        // It has left the books, and a resume takes a while.
+        attempt.pool.bell.notify_one();
         let is_claimable = attempt.is_claimable();
         let (answer, answered) = oneshot::channel();
         let manager = Arc::clone(self);
@@ -402,22 +405,19 @@ impl Manager {
         }
     }
 
-    /// Appends the lease: from here on the VM is the tenant's.
+    /// Appends the lease: from here on the VM is the tenant's. Until the handover it is `called` by
+    /// its pool's name, or by the tenant's already: a dedicated one.
     pub(crate) fn commit(
         &self,
         attempt: &Attempt,
         vm: WarmVm,
+        called: VmId,
         source: Source,
     ) -> Result<Arc<Lease>> {
         let WarmVm { vm_id: pool_vm_id, uid, made_of: template, .. } = vm;
         let vm_id = attempt.vm_id()?;
-        // What it is called until the handover: a dedicated one has the tenant's name already.
-        let called = match attempt.pool.provider.runtime.status(&pool_vm_id) {
-            Some(_) => pool_vm_id.clone(),
-            None => vm_id.clone(),
-        };
         // A dedicated one runs already.
-        let is_paused = attempt.pool.config().warm_state == WarmState::Paused && called != vm_id;
+        let is_paused = called != vm_id && attempt.pool.config().warm_state == WarmState::Paused;
         let state = if is_paused { RecordState::Resuming } else { RecordState::Leased };
         let now = self.env.now();
         let record = LeaseRecord {
@@ -453,6 +453,7 @@ impl Manager {
                 }
             });
             self.reaper.retire(&attempt.pool.provider, called, Some(on_gone));
+            attempt.pool.bell.notify_one();
             return Err(error);
         }
         let (provider, pool) = (Arc::clone(&attempt.pool.provider), Arc::clone(&attempt.pool));
@@ -478,6 +479,7 @@ impl Manager {
         tracing::error!(uid = %lease.uid, %error, source, "a handover failed after its commit");
         metrics::rename_failed(error);
         let _ = lease.advance(VmEvent::Aborted);
+        lease.pool.iter().for_each(|pool| pool.bell.notify_one());
         if let Err(error) =
             self.journal.write_lease(&lease.record(RecordState::Aborted, &self.boot_id))
         {

@@ -56,7 +56,7 @@ impl Manager {
                 let commit = Instant::now();
                 let ready_at = manager.env.boot_time();
                 let vm = WarmVm { vm_id: pool_vm_id, uid, ready_at, made_of: template };
-                let lease = manager.commit(&attempt, vm, Source::Cold)?;
+                let lease = manager.commit(&attempt, vm, attempt.vm_id()?, Source::Cold)?;
                 attempt.timing.commit = commit.elapsed();
                 Ok(manager.complete(attempt, lease))
             });

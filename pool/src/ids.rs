@@ -17,38 +17,53 @@ id_type! {
     ArtifactId
 }
 
-/// Who asks. Until callers are authenticated everybody is [`Tenant::anonymous`].
-#[derive(
-    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(from = "String", into = "String")]
-pub struct Tenant(std::sync::Arc<str>);
+/// Defines a type of names that are others' to choose. Clones are the same text.
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
+        #[serde(from = "String")]
+        pub struct $name(std::sync::Arc<str>);
 
-impl From<String> for Tenant {
-    fn from(name: String) -> Self {
-        Self(name.into())
-    }
+        impl $name {
+            /// The one that is written so.
+            pub fn new(text: &str) -> Self {
+                Self(text.into())
+            }
+
+            /// As it is written.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+    };
 }
 
-impl From<Tenant> for String {
-    fn from(tenant: Tenant) -> Self {
-        tenant.0.as_ref().to_owned()
-    }
+text_type! {
+    /// Who asks.
+    Tenant
+}
+
+text_type! {
+    /// What a caller calls a request of its own, so that it can ask again and be known.
+    RequestId
 }
 
 impl Tenant {
-    /// The tenant called `name`.
-    pub fn new(name: &str) -> Self {
-        Self(name.into())
-    }
-
     /// Whoever has not been told apart.
     pub fn anonymous() -> Self {
         Self::new("default")
-    }
-
-    /// The tenant's name.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }

@@ -428,7 +428,10 @@ fn closed() -> Error {
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(storage)
+    // Most records fit: a lease's has some 600 bytes.
+    let mut text = Vec::with_capacity(1024);
+    serde_json::to_writer(&mut text, value).map_err(storage)?;
+    Ok(text)
 }
 
 /// Reads a record, which an error names.

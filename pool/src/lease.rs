@@ -240,7 +240,11 @@ impl NameGuard {
     /// The name is `lease`'s from now on.
     pub(crate) fn hold(mut self, lease: &Arc<Lease>) {
         if let Some(vm_id) = self.vm_id.take() {
-            self.leases.names.insert(vm_id, Holder::Lease(Arc::clone(lease)));
+            let lease = Holder::Lease(Arc::clone(lease));
+            match self.leases.names.get_mut(&vm_id) {
+                Some(mut reserved) => *reserved = lease,
+                None => drop(self.leases.names.insert(vm_id, lease)),
+            }
         }
     }
 }

@@ -177,8 +177,9 @@ impl PoolMetrics {
         self.acquires[index].increment(1);
         self.durations[index].record(timing.total.as_secs_f64());
         let Timing { queue, select, commit, resume, restore, total } = *timing;
-        for (stage, took) in self.stages.iter().zip([queue, select, commit, resume, restore, total])
-        {
+        let stages = self.stages.iter().zip([queue, select, commit, resume, restore, total]);
+        // A stage that an acquire did not have says nothing of those that had it.
+        for (stage, took) in stages.filter(|it| !it.1.is_zero()) {
             stage.record(took.as_secs_f64());
         }
     }

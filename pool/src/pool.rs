@@ -209,7 +209,6 @@ impl Pool {
         drop(ledger);
         drop(before);
         self.discard(discarded, "old_generation");
-        self.show();
         self.bell.notify_one();
     }
 
@@ -260,13 +259,13 @@ impl Pool {
         count(&mut ledger, now);
         let reservation = ledger.reserve(tenant, now);
         drop(ledger);
-        self.discard(reservation.stale, "over_age");
-        let reserved = reservation.vm.map(|vm| Reserved::new(self, vm));
-        if reserved.is_some() {
-            self.show();
+        // Of a VM that is handed out the driver hears when that is done, so that its turn does not
+        // run beside the handover.
+        if reservation.vm.is_none() || !reservation.stale.is_empty() {
+            self.bell.notify_one();
         }
-        self.bell.notify_one();
-        reserved
+        self.discard(reservation.stale, "over_age");
+        reservation.vm.map(|vm| Reserved::new(self, vm))
     }
 
     /// Is `template`, of this generation, what it restores from now?
@@ -323,7 +322,6 @@ impl Pool {
                 }
             }
         }
-        self.show();
         self.bell.notify_one();
     }
 
@@ -342,7 +340,6 @@ impl Pool {
         }
         let died = self.ledger.lock().died(vm_id);
         self.discard(died, "died");
-        self.show();
         self.bell.notify_one();
     }
 
@@ -428,7 +425,6 @@ impl Pool {
     pub(crate) fn probe_failed(&self, vm_id: &VmId) {
         let failed = self.ledger.lock().died(vm_id);
         self.discard(failed, "probe_failed");
-        self.show();
         self.bell.notify_one();
     }
 

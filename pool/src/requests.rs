@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -15,7 +16,7 @@ use hearth_providers::Uid;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::ids::Tenant;
+use crate::ids::{RequestId, Tenant};
 use crate::lease::Lease;
 use crate::mutants::{self, Mutant};
 
@@ -39,13 +40,15 @@ pub struct RequestKey {
     /// For what.
     pub method: Method,
     /// The caller's name for it.
-    pub request_id: String,
+    pub request_id: RequestId,
 }
 
 /// Every request remembered.
 #[derive(Debug)]
 pub struct RequestLog {
     known: DashMap<RequestKey, Known>,
+    /// How many these are: to count them is to lock all of them.
+    len: AtomicUsize,
     ended: Mutex<Ended>,
     capacity: usize,
 }
@@ -67,7 +70,8 @@ struct EndedLease {
 
 #[derive(Debug)]
 enum Known {
-    UnderWay { fingerprint: u64, ends: watch::Receiver<()> },
+    /// Whoever joins it makes `end`, which ends with this entry.
+    UnderWay { fingerprint: u64, end: Option<watch::Sender<()>> },
     Done { fingerprint: u64, lease: Arc<Lease> },
 }
 
@@ -92,44 +96,54 @@ pub struct Pending {
     log: Arc<RequestLog>,
     key: RequestKey,
     fingerprint: u64,
-    _ends: watch::Sender<()>,
     done: bool,
 }
 
 impl RequestLog {
     /// A log of at most `capacity` requests.
     pub fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(Self { known: DashMap::new(), ended: Mutex::default(), capacity })
+        let (known, len) = (DashMap::new(), AtomicUsize::new(0));
+        Arc::new(Self { known, len, ended: Mutex::default(), capacity })
     }
 
     /// Looks a request up and, when it is new, begins it.
     pub fn begin(self: &Arc<Self>, key: RequestKey, fingerprint: u64) -> Begin {
-        let full = self.known.len() >= self.capacity && !self.forget_oldest();
+        let full = self.len() >= self.capacity && !self.forget_oldest();
         match self.known.entry(key) {
-            Entry::Occupied(known) => match known.get() {
+            Entry::Occupied(mut known) => match known.get_mut() {
                 Known::UnderWay { fingerprint: other, .. }
                 | Known::Done { fingerprint: other, .. }
                     if *other != fingerprint =>
                 {
                     Begin::Reused
                 }
-                Known::UnderWay { ends, .. } => Begin::UnderWay(ends.clone()),
+                Known::UnderWay { end, .. } => {
+                    Begin::UnderWay(end.get_or_insert_with(|| watch::channel(()).0).subscribe())
+                }
                 Known::Done { lease, .. } => Begin::Done(Arc::clone(lease)),
             },
             Entry::Vacant(_) if full => Begin::Full,
             Entry::Vacant(vacant) => {
-                let (sender, ends) = watch::channel(());
                 let key = vacant.key().clone();
-                vacant.insert(Known::UnderWay { fingerprint, ends });
-                let log = Arc::clone(self);
-                Begin::New(Pending { log, key, fingerprint, _ends: sender, done: false })
+                vacant.insert(Known::UnderWay { fingerprint, end: None });
+                self.len.fetch_add(1, Ordering::Relaxed);
+                Begin::New(Pending { log: Arc::clone(self), key, fingerprint, done: false })
             }
         }
     }
 
     /// Takes up what a restart found.
     pub fn adopt(&self, key: RequestKey, fingerprint: u64, lease: Arc<Lease>) {
-        self.known.insert(key, Known::Done { fingerprint, lease });
+        if self.known.insert(key, Known::Done { fingerprint, lease }).is_none() {
+            self.len.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets one; answers whether it was known.
+    fn forget(&self, key: &RequestKey) -> bool {
+        let is_known = self.known.remove(key).is_some();
+        self.len.fetch_sub(usize::from(is_known), Ordering::Relaxed);
+        is_known
     }
 
     /// The lease of `uid`, made by `request`, has ended at `now`.
@@ -139,12 +153,12 @@ impl RequestLog {
 
     /// How many are remembered.
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.len.load(Ordering::Relaxed)
     }
 
     /// Nothing is remembered.
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.len() == 0
     }
 
     /// How many can be.
@@ -159,11 +173,13 @@ impl RequestLog {
         let mut forgotten = std::mem::take(&mut ended.forgotten);
         while ended.oldest_first.front().is_some_and(|oldest| {
             oldest.at + REMEMBERED_FOR <= now
-                || self.known.len() > self.capacity
+                || self.len() > self.capacity
                 || ended.oldest_first.len() > self.capacity
         }) && let Some(oldest) = ended.oldest_first.pop_front()
         {
-            oldest.request.inspect(|key| drop(self.known.remove(key)));
+            if let Some(key) = &oldest.request {
+                self.forget(key);
+            }
             forgotten.push(oldest.uid);
         }
         forgotten
@@ -174,7 +190,7 @@ impl RequestLog {
         while let Some(oldest) = ended.oldest_first.pop_front() {
             // Its record goes at the next look; a restart before would take it up again.
             ended.forgotten.push(oldest.uid);
-            if oldest.request.is_some_and(|key| self.known.remove(&key).is_some()) {
+            if oldest.request.is_some_and(|key| self.forget(&key)) {
                 return true;
             }
         }
@@ -189,15 +205,17 @@ impl Pending {
             return;
         }
         self.done = true;
-        let known = Known::Done { fingerprint: self.fingerprint, lease: Arc::clone(lease) };
-        self.log.known.insert(self.key.clone(), known);
+        let (fingerprint, lease) = (self.fingerprint, Arc::clone(lease));
+        if let Some(mut known) = self.log.known.get_mut(&self.key) {
+            *known = Known::Done { fingerprint, lease };
+        }
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
         if !self.done {
-            self.log.known.remove(&self.key);
+            self.log.forget(&self.key);
         }
     }
 }
@@ -245,7 +263,7 @@ mod tests {
     use super::*;
 
     fn key(request_id: &str) -> RequestKey {
-        let (tenant, request_id) = (Tenant::anonymous(), request_id.to_owned());
+        let (tenant, request_id) = (Tenant::anonymous(), RequestId::new(request_id));
         RequestKey { tenant, method: Method::Acquire, request_id }
     }
 

@@ -13,7 +13,7 @@ use crate::acquire::{Acquired, Expiration};
 use crate::budget::{Cost, Room};
 use crate::cold::FULL_FOR;
 use crate::error::{Error, Result};
-use crate::ids::{TemplateId, Tenant};
+use crate::ids::{RequestId, TemplateId, Tenant};
 use crate::jobs::Class;
 use crate::journal::{LeaseRecord, RecordState, Source};
 use crate::lease::{Lease, NameGuard};
@@ -43,7 +43,7 @@ pub struct CreateRequest {
     /// The tenant's labels.
     pub labels: BTreeMap<String, String>,
     /// The caller's name for this request.
-    pub request_id: Option<String>,
+    pub request_id: Option<RequestId>,
     /// Only say whether it could be done.
     pub validate_only: bool,
     /// The template that it is restored from after all, and its generation.

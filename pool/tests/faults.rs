@@ -11,6 +11,7 @@ use common::*;
 use hearth_pool::acquire::AcquireRequest;
 use hearth_pool::config::Limits;
 use hearth_pool::env::Env as _;
+use hearth_pool::ids::RequestId;
 use hearth_pool::jobs::Class;
 use hearth_pool::journal::Source;
 use hearth_pool::pool::Overflow;
@@ -194,7 +195,7 @@ async fn a_dedicated_restore_in_vain_leaves_its_name_free() {
     let host = Host::new(15);
     let node = host.with_pool(0).await;
     let request = || AcquireRequest {
-        request_id: Some("again".to_owned()),
+        request_id: Some(RequestId::new("again")),
         overflow: Some(Overflow::ColdOnly),
         ..named("mine")
     };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::*;
 use hearth_pool::error::Error;
 use hearth_pool::freeze::{FreezeRequest, ResumeRequest, ResumeSource};
-use hearth_pool::ids::{ArtifactId, Tenant};
+use hearth_pool::ids::{ArtifactId, RequestId, Tenant};
 use hearth_pool::operations::Outcome;
 use hearth_providers::agent::Agent;
 use hearth_providers::env::{Env as _, SystemEnv};
@@ -86,7 +86,7 @@ async fn a_frozen_vm_goes_on_where_it_stood_under_its_old_name() {
     assert_eq!(host.provider.runtime.status(&id("mine")), Some(VmStatus::Running));
 
     // The name is taken: another one is given.
-    let retried = || ResumeRequest { request_id: Some("r".to_owned()), ..of_artifact("one") };
+    let retried = || ResumeRequest { request_id: Some(RequestId::new("r")), ..of_artifact("one") };
     let other = node.resume_vm(retried()).await.unwrap().lease;
     let replayed = node.resume_vm(retried()).await.unwrap();
     assert!(replayed.replayed && replayed.lease.uid == other.uid);

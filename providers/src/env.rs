@@ -32,6 +32,15 @@ pub trait Env: Send + Sync + 'static {
         Uid::from_random(bits)
     }
 
+    /// A fresh uid that sorts by the wall clock: what is stored under such uids is stored side by
+    /// side when it was made at the same time.
+    fn uid_in_order(&self) -> Uid {
+        let since = self.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut bits = [0; 10];
+        self.fill(&mut bits);
+        Uid::from_time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), &bits)
+    }
+
     /// A number in `0.0..1.0`, for jitter.
     fn unit(&self) -> f64 {
         let mut bits = [0; 4];

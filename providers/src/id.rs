@@ -50,9 +50,15 @@ pub fn check_id(text: &str) -> Result<(), InvalidId> {
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
+        #[serde(try_from = "String")]
         pub struct $name(std::sync::Arc<str>);
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
 
         impl $name {
             /// Checks `text` against the grammar of ids.
@@ -80,12 +86,6 @@ macro_rules! id_type {
             type Error = $crate::id::InvalidId;
             fn try_from(text: String) -> Result<Self, $crate::id::InvalidId> {
                 Self::parse(&text)
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(id: $name) -> Self {
-                id.0.as_ref().to_owned()
             }
         }
 
@@ -142,6 +142,12 @@ impl Uid {
         Self(uuid::Builder::from_random_bytes(bits).into_uuid())
     }
 
+    /// A uid of this time, in milliseconds since the epoch, and these random bits, shaped as a version
+    /// 7 UUID (RFC 9562): it sorts after those of earlier milliseconds.
+    pub const fn from_time(unix_millis: u64, bits: &[u8; 10]) -> Self {
+        Self(uuid::Builder::from_unix_timestamp_millis(unix_millis, bits).into_uuid())
+    }
+
     /// The 16 bytes of the UUID.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
@@ -190,6 +196,14 @@ mod tests {
         let refused = VmId::parse(&"A".repeat(5_000_000)).unwrap_err();
         assert_eq!(refused.reason, "it has more than 63 characters");
         assert_eq!(refused.id.len(), 64);
+    }
+
+    #[test]
+    fn uids_of_a_time_sort_by_it() {
+        let (of_one, of_next) = (Uid::from_time(1, &[0xff; 10]), Uid::from_time(2, &[0; 10]));
+        assert!(of_one < of_next && of_one.to_string() < of_next.to_string());
+        assert_ne!(of_one, Uid::from_time(1, &[0xfe; 10]));
+        assert_eq!(of_one.to_string().parse(), Ok(of_one));
     }
 
     #[test]

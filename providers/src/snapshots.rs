@@ -100,6 +100,7 @@ impl Record {
 
 /// A snapshot held by a clone: what a restore reads.
 pub(crate) struct Held<I> {
+    /// Without the clones that pin it.
     pub(crate) view: SnapshotView,
     pub(crate) image: Arc<I>,
     pub(crate) dir: Option<PathBuf>,
@@ -349,7 +350,8 @@ fn held<I>(found: &Snapshot<I>, wanted: &SnapshotRef) -> Result<Held<I>> {
     let image = found.image.clone();
     let image = image.ok_or_else(|| not_found(wanted, "its files cannot be read"))?;
     let (dir, files) = (found.dir.clone(), found.record.files.clone());
-    Ok(Held { view: found.view(), image, dir, files })
+    // Who pins it matters to no restore, and there may be 100,000 clones to name.
+    Ok(Held { view: found.record.clone().into_view(), image, dir, files })
 }
 
 fn not_found(wanted: &SnapshotRef, reason: &str) -> VmRuntimeError {

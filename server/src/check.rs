@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use hearth_pool::error::{Error, Result, Violation};
-use hearth_pool::ids::{ArtifactId, PoolId, TemplateId};
+use hearth_pool::ids::{ArtifactId, PoolId, RequestId, TemplateId};
 use hearth_proto::convert::{duration_from_wire, timestamp_to_system_time};
 use hearth_proto::names::{self, Collection};
 use hearth_providers::{SnapshotId, Uid, VmId};
@@ -145,12 +145,15 @@ impl Fields {
     }
 
     /// A request id, in its one spelling; empty: none.
-    pub(crate) fn request_id(&mut self, request_id: &str) -> Option<String> {
+    pub(crate) fn request_id(&mut self, request_id: &str) -> Option<RequestId> {
         if request_id.is_empty() {
             return None;
         }
         match uuid::Uuid::parse_str(request_id) {
-            Ok(uuid) => Some(uuid.hyphenated().to_string()),
+            Ok(uuid) => {
+                let mut text = uuid::Uuid::encode_buffer();
+                Some(RequestId::new(uuid.hyphenated().encode_lower(&mut text)))
+            }
             Err(_) => {
                 self.wrong("request_id", "it must be a UUID");
                 None

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hearth_pool::error::Error;
-use hearth_pool::ids::Tenant;
+use hearth_pool::ids::{RequestId, Tenant};
 use hearth_pool::requests::{Fingerprint, REMEMBERED_FOR};
 use hearth_pool::tasks::TaskGroup;
 use hearth_proto::v1;
@@ -77,7 +77,7 @@ struct Log {
 struct Key {
     tenant: Tenant,
     method: &'static str,
-    request_id: String,
+    request_id: RequestId,
 }
 
 enum Known {
@@ -184,7 +184,7 @@ impl Replays {
                 // Its end, good or bad, drops the sender; then it is looked at again.
                 Begin::UnderWay(mut ends) => drop(ends.changed().await),
                 Begin::Done(answer) => return Ok(Err(answer)),
-                Begin::Reused => return Err(Error::RequestIdReused { request_id: key.request_id }),
+                Begin::Reused => return Err(Error::RequestIdReused { request_id: key.request_id.as_str().to_owned() }),
                 Begin::Full => return Err(Error::RequestLogFull),
             }
         }

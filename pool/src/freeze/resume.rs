@@ -9,7 +9,7 @@ use hearth_providers::{Uid, VmId, VmRuntimeError, VmSpec};
 use super::{Artifact, freezer_of};
 use crate::acquire::Acquired;
 use crate::error::{Error, Kind, Result};
-use crate::ids::{ArtifactId, TemplateId, Tenant};
+use crate::ids::{ArtifactId, RequestId, TemplateId, Tenant};
 use crate::manager::Manager;
 use crate::requests::Fingerprint;
 use crate::verbs::CreateRequest;
@@ -39,7 +39,7 @@ pub struct ResumeRequest {
     /// The tenant's labels.
     pub labels: BTreeMap<String, String>,
     /// The caller's name for this request.
-    pub request_id: Option<String>,
+    pub request_id: Option<RequestId>,
 }
 
 impl Manager {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use hearth_providers::{Uid, VmId};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{PoolId, TemplateId, Tenant};
+use crate::ids::{PoolId, RequestId, TemplateId, Tenant};
 
 /// How an acquired VM came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ pub struct LeaseRecord {
     /// The tenant's labels.
     pub labels: BTreeMap<String, String>,
     /// The request that made it.
-    pub request_id: Option<String>,
+    pub request_id: Option<RequestId>,
     /// What that request asked for, hashed.
     pub fingerprint: u64,
     /// Grows with every holder.

@@ -11,7 +11,7 @@ use hearth_providers::VmId;
 use hearth_providers::env::{SeededEnv, SystemEnv};
 
 use super::*;
-use crate::ids::{PoolId, TemplateId, Tenant};
+use crate::ids::{PoolId, RequestId, TemplateId, Tenant};
 
 pub(crate) fn record(byte: u8) -> LeaseRecord {
     let uid = Uid::from_random([byte; 16]);
@@ -26,7 +26,7 @@ pub(crate) fn record(byte: u8) -> LeaseRecord {
         generation: 1,
         tenant: Tenant::anonymous(),
         labels: BTreeMap::new(),
-        request_id: Some("r".to_owned()),
+        request_id: Some(RequestId::new("r")),
         fingerprint: 7,
         fence: 1,
         source: Source::Warm,

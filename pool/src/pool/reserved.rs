@@ -38,6 +38,7 @@ impl Reserved {
             return Some(vm);
         }
         self.pool.discard([vm], "died");
+        self.pool.bell.notify_one();
         None
     }
 }

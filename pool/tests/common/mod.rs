@@ -15,7 +15,7 @@ use hearth_pool::acquire::{AcquireRequest, Acquired};
 use hearth_pool::config::Limits;
 use hearth_pool::env::{Env, VirtualEnv};
 use hearth_pool::error::{Error, Result};
-use hearth_pool::ids::{PoolId, TemplateId, Tenant};
+use hearth_pool::ids::{PoolId, RequestId, TemplateId, Tenant};
 use hearth_pool::jobs::{Class, Jobs, Latency, Places};
 use hearth_pool::journal::Journal;
 use hearth_pool::manager::Manager;
@@ -201,7 +201,7 @@ pub fn named(name: &str) -> AcquireRequest {
 }
 
 pub fn identified(request_id: &str) -> AcquireRequest {
-    AcquireRequest { request_id: Some(request_id.to_owned()), ..request() }
+    AcquireRequest { request_id: Some(RequestId::new(request_id)), ..request() }
 }
 
 pub fn template(id: &str) -> Template {

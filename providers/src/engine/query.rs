@@ -34,7 +34,7 @@ impl<B: Backend> VmQuery for Engine<B> {
 
     fn list_snapshots(&self, vm_id: &VmId) -> Option<Vec<String>> {
         let snapshots = self.get_vm(vm_id)?.snapshots;
-        Some(snapshots.into_iter().map(String::from).collect())
+        Some(snapshots.iter().map(ToString::to_string).collect())
     }
 
     fn status(&self, vm_id: &VmId) -> Option<VmStatus> {

@@ -25,7 +25,7 @@ impl<B: Backend> VmProvider for Engine<B> {
 
     fn create_vm_with_spec(&self, vm_id: &VmId, spec: &VmSpec) -> Result<()> {
         spec.check()?;
-        let place = self.place(self.env.uid());
+        let place = self.place(self.env.uid_in_order());
         self.directory.claim(vm_id, place.uid)?;
         let made = self.make(vm_id, spec, &place);
         if made.is_err() {

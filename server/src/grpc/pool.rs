@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use hearth_pool::error::Error;
-use hearth_pool::ids::PoolId;
+use hearth_pool::ids::{PoolId, RequestId};
 use hearth_pool::manager::Phase;
 use hearth_pool::pool::Pool;
 use hearth_proto::v1::pool_service_server::PoolService;
@@ -121,10 +121,11 @@ impl Services {
         if request.ttl.is_none() {
             fields.wrong("ttl", "it must be set");
         }
-        let request_id = fields.request_id(&request.request_id).unwrap_or_default();
+        let request_id = fields.request_id(&request.request_id);
+        let request_id = request_id.as_ref().map_or("", RequestId::as_str);
         let (id, ttl) = (fields.required(id)?, fields.required(ttl)?);
         // The pool is told the request id, too: it knows it again after a crash.
-        let prewarm = self.manager.prewarm_pool(&id, count, ttl, &request_id).await?;
+        let prewarm = self.manager.prewarm_pool(&id, count, ttl, request_id).await?;
         Ok(convert::pool::prewarm_to_wire(&id, &prewarm))
     }
 

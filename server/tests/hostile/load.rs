@@ -47,7 +47,7 @@ fn request(caller: usize, round: usize) -> AcquireRequest {
         tenant: Tenant::anonymous(),
         pool: pool_id(),
         vm_id: round.is_multiple_of(2).then(|| VmId::parse(&name).expect("it is an id")),
-        request_id: Some(name),
+        request_id: Some(name.into()),
         expiration: Some(Expiration::After(TTL)),
         overflow: None,
         labels: BTreeMap::new(),
@@ -90,7 +90,7 @@ impl Callers {
         };
         told.answered += 1;
         let (uid, vm_id) = (got.lease.uid, got.lease.held().vm_id);
-        let request_id = request.request_id.unwrap_or_default();
+        let request_id = request.request_id.map_or_else(String::new, |it| it.as_str().to_owned());
         if let Some(other) = told.given.insert(uid, request_id.clone()) {
             told.wrong.push(format!("{uid} was given to {request_id} after {other}"));
         }

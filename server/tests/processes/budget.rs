@@ -120,7 +120,7 @@ fn plant(host: &Host, model: &str, count: usize) -> Answer<Vec<(StandIn, String)
             uid,
             state: RecordState::Leased,
             vm_id: VmId::parse(&name)?,
-            request_id: Some(SystemEnv.uid().to_string()),
+            request_id: Some(SystemEnv.uid().to_string().into()),
             fence: lease.fence + 1 + i64::try_from(number)?,
             ..lease.clone()
         })?;
