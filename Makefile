@@ -8,7 +8,7 @@ CARGO ?= cargo
 export HEARTH_REQUIRE ?= qemu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest build run demo test test-long sim mutants reliability test-firecracker deviants bench policies image lint docs fmt
+.PHONY: help setup guest build run demo test test-long sim mutants reliability test-firecracker deviants bench bench-full microbench instructions policies image lint docs fmt
 
 help: ## Say what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,9 +47,22 @@ test-firecracker: ## Test on a real Firecracker: HEARTH_FIRECRACKER=PATH [HEARTH
 deviants: ## Show that the contract's cases can fail
 	$(CARGO) test --package hearth-providers --test deviants --
 
-bench: ## Measure the handoff, and a restore where HEARTH_FIRECRACKER=PATH says on what, against bare parts
-	$(CARGO) run --release --package hearth-benches --bin handoff
-	$(CARGO) run --release --package hearth-benches --bin restore
+bench: setup guest ## Measure the budgets of docs/performance.md in some minutes, and print what is met
+	$(CARGO) build --release --package hearth-server
+	$(CARGO) build --release --package hearth-benches --bin hearth-bench
+	$(CARGO) run --release --package hearth-benches --bin budgets -- $(if $(RESULTS),--json $(RESULTS))
+
+bench-full: setup guest ## The same with larger hosts and more samples, beside a peer, and what sizing keeps warm
+	$(CARGO) build --release --package hearth-server
+	$(CARGO) build --release --package hearth-benches --bin hearth-bench
+	$(CARGO) run --release --package hearth-benches --features peers --bin budgets -- --full $(if $(RESULTS),--json $(RESULTS))
+	$(CARGO) run --release --package hearth-benches --bin policies
+
+microbench: ## Time single steps of the product; takes minutes
+	$(CARGO) bench --package hearth-benches --bench micro
+
+instructions: ## Count the instructions of single steps, by valgrind; BASE=COMMIT compares, and fails on growth
+	@scripts/instructions --base "$(BASE)"
 
 policies: ## Compare the depth that sizing keeps with other policies' on simulated claims; takes minutes
 	$(CARGO) run --release --package hearth-benches --bin policies

@@ -4,7 +4,9 @@
 //! therefore the median of ratios of blocks measured side by side, with the interval that holds
 //! the true median with 95 %.
 
+pub mod budget;
 pub mod load;
+pub mod micro;
 pub mod policies;
 
 use std::time::Duration;

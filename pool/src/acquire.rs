@@ -209,7 +209,9 @@ impl Manager {
                     return Err(Error::LeaseExpired { vm: lease.held().vm_id.to_string() });
                 }
                 Begin::Reused => {
-                    return Err(Error::RequestIdReused { request_id: key.request_id.as_str().to_owned() });
+                    return Err(Error::RequestIdReused {
+                        request_id: key.request_id.as_str().to_owned(),
+                    });
                 }
                 Begin::Full => return Err(Error::RequestLogFull),
             }

@@ -71,8 +71,14 @@ struct EndedLease {
 #[derive(Debug)]
 enum Known {
     /// Whoever joins it makes `end`, which ends with this entry.
-    UnderWay { fingerprint: u64, end: Option<watch::Sender<()>> },
-    Done { fingerprint: u64, lease: Arc<Lease> },
+    UnderWay {
+        fingerprint: u64,
+        end: Option<watch::Sender<()>>,
+    },
+    Done {
+        fingerprint: u64,
+        lease: Arc<Lease>,
+    },
 }
 
 /// What is known of a request that comes in.

@@ -184,7 +184,11 @@ impl Replays {
                 // Its end, good or bad, drops the sender; then it is looked at again.
                 Begin::UnderWay(mut ends) => drop(ends.changed().await),
                 Begin::Done(answer) => return Ok(Err(answer)),
-                Begin::Reused => return Err(Error::RequestIdReused { request_id: key.request_id.as_str().to_owned() }),
+                Begin::Reused => {
+                    return Err(Error::RequestIdReused {
+                        request_id: key.request_id.as_str().to_owned(),
+                    });
+                }
                 Begin::Full => return Err(Error::RequestLogFull),
             }
         }

@@ -9,13 +9,15 @@ use std::time::Duration;
 use hearth_proto::convert::duration_to_wire;
 use hearth_proto::v1::acquire_vm_request::Expiration;
 use hearth_proto::v1::acquire_vm_response::Source as WireSource;
+use hearth_proto::v1::renew_lease_request::Expiration as RenewedExpiration;
 use hearth_proto::v1::{
-    AcquireVmRequest, AcquireVmResponse, GetNodeRequest, GetPoolRequest, Node, Vm, pool,
+    AcquireVmRequest, AcquireVmResponse, GetNodeRequest, GetPoolRequest, Node, RenewLeaseRequest,
+    Vm, pool,
 };
 use hearth_proto::{HearthClient, StatusDetails};
 use hearth_providers::env::{Env as _, SystemEnv};
 use prost::Message as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -40,7 +42,7 @@ pub struct Wish {
 }
 
 /// Bytes of the encoded messages of one acquire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
     /// Of the request.
     pub request_bytes: usize,
@@ -49,7 +51,7 @@ pub struct Sizes {
 }
 
 /// How many VMs a pool has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Depth {
     pub warm: i32,
@@ -190,6 +192,23 @@ impl Target for HearthTarget {
             Ok(released) => released.map_err(|status| reason_of(&status)),
             Err(_) => Err("no answer in time".to_owned()),
         }
+    }
+
+    async fn renew(&self, (number, vm): &Self::Held) -> Result<(), String> {
+        let ttl = match &self.request.expiration {
+            Some(Expiration::Ttl(ttl)) => Some(RenewedExpiration::Ttl(*ttl)),
+            _ => None,
+        };
+        let mut request = Request::new(RenewLeaseRequest {
+            name: vm.name.clone(),
+            uid: vm.uid.clone(),
+            expiration: ttl,
+            allow_shorten: false,
+            request_id: SystemEnv.uid().to_string(),
+        });
+        request.set_timeout(self.deadline);
+        let renewed = self.client(*number).vms.clone().renew_lease(request).await;
+        renewed.map(drop).map_err(|status| reason_of(&status))
     }
 }
 

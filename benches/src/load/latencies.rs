@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The longest latency that is told from longer ones, in nanoseconds: an hour.
 const LONGEST_NANOS: u64 = 3_600_000_000_000;
@@ -96,7 +96,7 @@ pub fn micros(duration: Duration) -> f64 {
 }
 
 /// Latencies as a file has them. Absent is what the count cannot show.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Summary {
     pub count: u64,
@@ -113,7 +113,7 @@ pub struct Summary {
 }
 
 /// A point of a distribution.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// From 0 to 1.
     pub quantile: f64,

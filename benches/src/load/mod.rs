@@ -1,25 +1,43 @@
-//! Open-loop load: calls are sent when they are due, whatever became of the ones before.
+//! Load on a hearth, and on the floor below it.
 //!
 //! [`arrivals`] says when calls are due, [`pacer`] sends word at those instants, [`drive`] makes
 //! the calls, [`tally`] counts what came of them and [`report`] prints it, with the [`stamp`] of
-//! the machine that it was measured on; [`sides`] compares. [`hearth`] and [`floor`] are what is
-//! called.
+//! the machine that it was measured on. [`closed`] makes each call when one before was answered,
+//! [`cycle`] makes a call of two, [`holding`] says what becomes of what was given; a [`plan`] is all
+//! of that. [`hearth`] and [`floor`] are what is called; [`versus`] measures both in turns,
+//! [`sides`] and [`comparison`] say how they compare. [`steps`] and [`saturation`] go through
+//! rates; [`stages`] is what the server says itself; [`results`] are what files have,
+//! [`changes`] what is between two of them, and a [`picture`] what they look like.
 //!
-//! Invariants: no call waits for another one's answer; a latency is counted from the instant at
+//! Invariants: in the open loop no call waits for another one's answer; a latency is counted from the instant at
 //! which the call was *due*, so that time lost by a slow server, or by this program, is seen; a
 //! call that was due and not sent is counted. Callers who wait for an answer before they ask again
 //! hide exactly the stalls that are looked for (coordinated omission).
 
 pub mod arrivals;
+pub mod bounds;
+pub mod changes;
+pub mod closed;
+pub mod comparison;
+pub mod cycle;
 pub mod drive;
 pub mod floor;
 pub mod hearth;
+pub mod histograms;
+pub mod holding;
 pub mod latencies;
 pub mod pacer;
+pub mod picture;
+pub mod plan;
 pub mod report;
+pub mod results;
+pub mod saturation;
 pub mod sides;
+pub mod stages;
 pub mod stamp;
+pub mod steps;
 pub mod tally;
+pub mod versus;
 
 use std::time::Duration;
 

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::hearth::{Depth, Sizes};
 use super::latencies::{Latencies, QUANTILES, Summary};
+use super::stages::{self, Stage};
 use super::stamp::Stamp;
 use super::tally::{Second, Tally};
 
 /// What was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// What was called: the address of a hearth and its pool, or of a floor.
     pub target: String,
@@ -34,10 +35,25 @@ pub struct Settings {
     pub warm_only: bool,
     /// How long a call may take, in seconds.
     pub deadline_s: f64,
+    /// In a closed loop: calls under way at once.
+    #[serde(default)]
+    pub in_flight: Option<usize>,
+    /// In a closed loop: most calls of a block.
+    #[serde(default)]
+    pub block_calls: Option<u64>,
+    /// Whether a call is a cycle: an acquire and its release, or two empty calls.
+    #[serde(default)]
+    pub cycle: bool,
+    /// Share of what is held that is renewed.
+    #[serde(default)]
+    pub renew_ratio: f64,
+    /// Most calls under way at once on each connection.
+    #[serde(default)]
+    pub streams_per_connection: Option<u32>,
 }
 
 /// What a run has shown.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// On what.
     pub stamp: Stamp,
@@ -66,7 +82,7 @@ pub struct Report {
     /// Answers to other calls' ids.
     pub replayed: u64,
     /// Latencies by source.
-    pub by_source: BTreeMap<&'static str, FromBoth>,
+    pub by_source: BTreeMap<String, FromBoth>,
     /// Latencies of what was refused, by reason.
     pub by_reason: BTreeMap<String, FromBoth>,
     /// By what calls were sent late.
@@ -75,14 +91,23 @@ pub struct Report {
     pub returned: Summary,
     /// What could not be given back, by reason.
     pub not_returned: BTreeMap<String, u64>,
+    /// How long it took to renew.
+    #[serde(default)]
+    pub renewed: Option<Summary>,
+    /// What could not be renewed, by reason.
+    #[serde(default)]
+    pub not_renewed: BTreeMap<String, u64>,
     /// Each second.
     pub seconds: Vec<Second>,
+    /// What the server says that its stages took, where it was asked.
+    #[serde(default)]
+    pub stages: Vec<Stage>,
     #[serde(skip)]
     rows: Vec<(String, Latencies)>,
 }
 
 /// Latencies from both instants that they can be counted from.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FromBoth {
     /// From when calls were due.
     pub from_due: Summary,
@@ -91,7 +116,8 @@ pub struct FromBoth {
 }
 
 impl Report {
-    /// Of a run that was to take `planned`, and was ended early if `is_cut`.
+    /// Of a run that was to take `planned`, and was ended early if `is_cut`. A closed loop has what
+    /// it took: what is due there is what is answered.
     pub fn new(
         stamp: Stamp,
         settings: Settings,
@@ -99,19 +125,35 @@ impl Report {
         planned: Duration,
         is_cut: bool,
     ) -> Self {
-        let span = if is_cut { tally.last_due.min(planned) } else { planned };
+        let is_closed = settings.in_flight.is_some();
+        let span = if is_closed {
+            tally.last_answer
+        } else if is_cut {
+            tally.last_due.min(planned)
+        } else {
+            planned
+        };
         let span = span.max(Duration::from_millis(1));
         let until = span.max(tally.last_answer);
+        // Where calls are due when they are sent, one row says it.
+        let is_late = tally.lag.max().is_some_and(|it| !it.is_zero());
         let mut rows = Vec::new();
         for (source, series) in &tally.given {
             rows.push((source.name().to_owned(), series.from_due.clone()));
-            rows.push((format!("{}, from sent", source.name()), series.from_sent.clone()));
+            if is_late || !is_closed {
+                let name = format!("{}, from sent", source.name());
+                rows.push((name, series.from_sent.clone()));
+            }
         }
         let refused = tally.refused.iter();
         rows.extend(refused.map(|(reason, it)| (reason.clone(), it.from_due.clone())));
-        rows.push(("sent late by".to_owned(), tally.lag.clone()));
-        if tally.returned.count() > 0 {
-            rows.push(("release".to_owned(), tally.returned.clone()));
+        if is_late || !is_closed {
+            rows.push(("sent late by".to_owned(), tally.lag.clone()));
+        }
+        for (name, latencies) in [("release", &tally.returned), ("renew", &tally.renewed)] {
+            if latencies.count() > 0 {
+                rows.push((name.to_owned(), latencies.clone()));
+            }
         }
         let both = |it: &super::tally::Series| FromBoth {
             from_due: it.from_due.summary(),
@@ -131,7 +173,11 @@ impl Report {
             achieved_per_s: tally.given_count() as f64 / until.as_secs_f64(),
             hit_ratio: tally.hit_ratio(),
             replayed: tally.replayed,
-            by_source: tally.given.iter().map(|(it, series)| (it.name(), both(series))).collect(),
+            by_source: tally
+                .given
+                .iter()
+                .map(|(it, series)| (it.name().to_owned(), both(series)))
+                .collect(),
             by_reason: tally
                 .refused
                 .iter()
@@ -140,7 +186,10 @@ impl Report {
             lag: tally.lag.summary(),
             returned: tally.returned.summary(),
             not_returned: tally.not_returned.clone(),
+            renewed: (tally.renewed.count() > 0).then(|| tally.renewed.summary()),
+            not_renewed: tally.not_renewed.clone(),
             seconds: tally.seconds.clone(),
+            stages: Vec::new(),
             rows,
         }
     }
@@ -178,7 +227,14 @@ impl fmt::Display for Report {
         for (reason, count) in &self.not_returned {
             writeln!(out, "not given back, {reason}: {count}")?;
         }
-        write!(out, "\n{}", table(self.rows.iter().map(|(name, it)| (name.as_str(), it))))
+        for (reason, count) in &self.not_renewed {
+            writeln!(out, "not renewed, {reason}: {count}")?;
+        }
+        write!(out, "\n{}", table(self.rows.iter().map(|(name, it)| (name.as_str(), it))))?;
+        match self.stages.as_slice() {
+            [] => Ok(()),
+            stages => write!(out, "\n{}", stages::table(stages)),
+        }
     }
 }
 
@@ -219,77 +275,4 @@ pub fn progress(second: &Second) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tally::{Source, Times, Verdict};
-    use super::*;
-
-    fn tally() -> Tally {
-        let mut tally = Tally::default();
-        for call in 0..1000_u64 {
-            let due = Duration::from_millis(call);
-            tally.due(due, call != 7);
-            let verdict = match call {
-                7 => continue,
-                8 => Verdict::Refused("POOL_EMPTY".to_owned()),
-                _ => Verdict::Given(Source::Warm),
-            };
-            let answered = due + Duration::from_millis(1);
-            tally.answered(verdict, Times { due, sent: due, answered });
-        }
-        tally.second_over(0);
-        tally
-    }
-
-    fn report(planned: Duration, is_cut: bool) -> Report {
-        let settings = Settings { target: "pools/a".to_owned(), ..Settings::default() };
-        let mut report = Report::new(Stamp::take(None), settings, &tally(), planned, is_cut);
-        report.pool_before = Some(Depth { warm: 4, target: 4, ..Depth::default() });
-        report
-    }
-
-    #[test]
-    fn a_table_says_what_was_offered_and_what_was_achieved() {
-        let text = report(Duration::from_secs(1), false).to_string();
-        for part in [
-            "offered      1000.0/s: 1000 calls, 1 not sent",
-            "achieved      998.0/s: 998 given, 1 refused",
-            "hit ratio    99.900 %",
-            "pool before: 4 warm of 4, 0 leased",
-            "POOL_EMPTY                       1",
-        ] {
-            assert!(text.contains(part), "{part:?} is not in\n{text}");
-        }
-        let warm = text.lines().find(|it| it.starts_with("WARM ")).unwrap();
-        let columns: Vec<_> = warm.split_whitespace().collect();
-        assert_eq!(columns.len(), 8, "{warm}");
-        assert_eq!((columns[1], columns[5], columns[6]), ("998", "-", "-"), "{warm}");
-    }
-
-    #[test]
-    fn a_run_that_was_cut_is_judged_by_the_time_that_it_had() {
-        let cut = report(Duration::from_secs(10), true);
-        assert!((cut.offered_per_s - 1001.0).abs() < 0.1, "{}", cut.offered_per_s);
-        let whole = report(Duration::from_secs(10), false);
-        assert!((whole.offered_per_s - 100.0).abs() < 0.1, "{}", whole.offered_per_s);
-    }
-
-    #[test]
-    fn json_has_all_of_it() {
-        let json = serde_json::to_value(report(Duration::from_secs(1), false)).unwrap();
-        assert_eq!(json["by_source"]["WARM"]["from_due"]["count"], 998);
-        assert_eq!(json["by_reason"]["POOL_EMPTY"]["from_sent"]["count"], 1);
-        assert_eq!(json["by_source"]["WARM"]["from_due"]["p99_9_us"], serde_json::Value::Null);
-        assert_eq!(json["seconds"][0]["warm"], 998);
-        assert!(json["stamp"]["kernel"].is_string());
-        let points = json["by_source"]["WARM"]["from_due"]["distribution"].as_array().unwrap();
-        assert!(points.len() > 1 && points.last().unwrap()["quantile"] == 1.0);
-    }
-
-    #[test]
-    fn progress_is_one_line() {
-        let tally = tally();
-        let line = progress(&tally.seconds[0]);
-        assert!(line.contains("1000 due, 1 not sent, 998 given (998 warm)"), "{line}");
-        assert_eq!(line.lines().count(), 1);
-    }
-}
+mod tests;

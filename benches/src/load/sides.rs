@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::latencies::{Latencies, QUANTILES};
 use super::tally::{Series, Source, Tally};
@@ -20,12 +20,27 @@ pub struct Side {
 }
 
 /// The ratio of a quantile of one side to that of the other, by blocks.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RatioOf {
     /// Which quantile.
-    pub quantile: &'static str,
+    pub quantile: String,
     /// What latencies are counted from: when calls were `due`, or `sent`.
-    pub counted_from: &'static str,
+    pub counted_from: String,
+    /// The median of the blocks' ratios.
+    pub ratio: f64,
+    /// Lower end of its interval.
+    pub low: f64,
+    /// Upper end of its interval.
+    pub high: f64,
+}
+
+/// The rates of both sides, and the ratio of one to the other by blocks: above 1, ours is higher.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RateRatio {
+    /// Calls that ours gave each second, the median of its blocks.
+    pub ours_per_s: f64,
+    /// The same, of theirs.
+    pub theirs_per_s: f64,
     /// The median of the blocks' ratios.
     pub ratio: f64,
     /// Lower end of its interval.
@@ -59,6 +74,11 @@ impl Side {
         self.blocks.iter().map(|it| it.not_sent).sum()
     }
 
+    /// How many calls were given each second in each block; `None` when a block gave none.
+    fn rates(&self) -> Option<Vec<f64>> {
+        self.blocks.iter().map(Tally::given_per_s).collect()
+    }
+
     /// A quantile of each block; `None` when there is a block that cannot show it.
     fn quantile(&self, quantile: f64, of: Latency) -> Option<Vec<Duration>> {
         let blocks = self.blocks.iter().map(|it| it.given.get(&self.source));
@@ -82,10 +102,31 @@ pub fn ratios(ours: &Side, theirs: &Side) -> Vec<RatioOf> {
             let Some((ours, theirs)) = both else { continue };
             let pairs: Vec<_> = ours.into_iter().zip(theirs).collect();
             let Ratio { median, low, high } = Ratio::of(&pairs);
-            rows.push(RatioOf { quantile: name, counted_from, ratio: median, low, high });
+            let (quantile, counted_from) = (name.to_owned(), counted_from.to_owned());
+            rows.push(RatioOf { quantile, counted_from, ratio: median, low, high });
         }
     }
     rows
+}
+
+/// The ratio of the rates; `None` when a block of either gave nothing.
+///
+/// # Panics
+/// With fewer than 20 blocks: that is no measurement.
+pub fn rate_ratio(ours: &Side, theirs: &Side) -> Option<RateRatio> {
+    let (ours, theirs) = ours.rates().zip(theirs.rates())?;
+    // The ratio of rates is that of the times of as many calls, the other way round. A million
+    // calls, so that nanoseconds are fine enough.
+    let time = |rate: &f64| Duration::from_secs_f64(1e6 / rate);
+    let pairs: Vec<_> = theirs.iter().map(time).zip(ours.iter().map(time)).collect();
+    let Ratio { median, low, high } = Ratio::of(&pairs);
+    let (ours_per_s, theirs_per_s) = (middle(ours), middle(theirs));
+    Some(RateRatio { ours_per_s, theirs_per_s, ratio: median, low, high })
+}
+
+fn middle(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
 }
 
 #[cfg(test)]
@@ -111,13 +152,29 @@ mod tests {
         let ours = side(Source::Warm, Duration::from_millis(3));
         let theirs = side(Source::Floor, Duration::from_millis(2));
         let rows = ratios(&ours, &theirs);
-        let shown: Vec<_> = rows.iter().map(|it| (it.quantile, it.counted_from)).collect();
+        let shown = rows.iter().map(|it| (it.quantile.as_str(), it.counted_from.as_str()));
+        let shown: Vec<_> = shown.collect();
         assert_eq!(shown, [("p50", "due"), ("p90", "due"), ("p50", "sent"), ("p90", "sent")]);
         for RatioOf { ratio, low, high, .. } in rows {
             assert!([ratio, low, high].iter().all(|it| (it - 1.5).abs() < 0.01), "{ratio}");
         }
         assert_eq!(ours.from_due.count(), 2_000);
         assert!(ours.from_due.max().unwrap() < Duration::from_millis(4));
+    }
+
+    #[test]
+    fn a_ratio_of_rates_is_above_one_for_the_one_that_gives_more() {
+        let ours = side(Source::Warm, Duration::from_millis(4));
+        let theirs = side(Source::Floor, Duration::from_millis(2));
+        let RateRatio { ours_per_s, theirs_per_s, ratio, low, high } =
+            rate_ratio(&ours, &theirs).unwrap();
+        // 100 calls in 4 ms, and in 2 ms.
+        assert!((ours_per_s - 25_000.0).abs() < 1.0, "{ours_per_s}");
+        assert!((theirs_per_s - 50_000.0).abs() < 1.0, "{theirs_per_s}");
+        assert!([ratio, low, high].iter().all(|it| (it - 0.5).abs() < 1e-3), "{ratio}");
+        let mut none = theirs;
+        none.blocks[3] = Tally::default();
+        assert_eq!(rate_ratio(&ours, &none), None);
     }
 
     #[test]

@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 
 use hearth_proto::v1::Node;
 use hearth_providers::env::{Env as _, SystemEnv};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The machine and the programs. Of the machine that the generator runs on, which is the server's
 /// when the address is on loopback.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// When it was measured, in UTC.
     pub time: String,
@@ -38,7 +38,7 @@ pub struct Stamp {
 }
 
 /// What a server says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
     /// Version of hearth.
     pub hearth_version: String,
@@ -47,7 +47,7 @@ pub struct Server {
 }
 
 /// A provider of a server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Provider {
     pub name: String,

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::latencies::{Latencies, micros};
 
@@ -73,7 +73,7 @@ impl Series {
 }
 
 /// One second of a run, as it was counted at its end.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Second {
     /// Its number, from 1.
     pub second: u64,
@@ -114,6 +114,10 @@ pub struct Tally {
     pub returned: Latencies,
     /// What could not be given back, by reason.
     pub not_returned: BTreeMap<String, u64>,
+    /// How long it took to renew.
+    pub renewed: Latencies,
+    /// What could not be renewed, by reason.
+    pub not_renewed: BTreeMap<String, u64>,
     /// Answers to another call with the same id: there must be none, since ids are fresh.
     pub replayed: u64,
     /// When the last call was due, since the begin.
@@ -139,7 +143,7 @@ struct Current {
 impl Tally {
     /// A call is due `at` that time since the begin, and is sent if `is_sent`.
     pub fn due(&mut self, at: Duration, is_sent: bool) {
-        self.last_due = at;
+        self.last_due = self.last_due.max(at);
         self.due += 1;
         self.current.due += 1;
         self.not_sent += u64::from(!is_sent);
@@ -172,6 +176,14 @@ impl Tally {
         }
     }
 
+    /// What is held is renewed, or not.
+    pub fn renewed(&mut self, result: Result<(), String>, took: Duration) {
+        match result {
+            Ok(()) => self.renewed.record(took),
+            Err(reason) => *entry(&mut self.not_renewed, reason) += 1,
+        }
+    }
+
     /// A second is over.
     pub fn second_over(&mut self, in_flight: usize) -> &Second {
         let Current { due, not_sent, warm, given, refused, latencies } = &mut self.current;
@@ -199,6 +211,13 @@ impl Tally {
     /// Calls that were refused, for whatever reason.
     pub fn refused_count(&self) -> u64 {
         self.refused.values().map(|it| it.from_due.count()).sum()
+    }
+
+    /// What was given each second, until the last answer; `None` without any.
+    pub fn given_per_s(&self) -> Option<f64> {
+        let given = self.given_count();
+        let took = self.last_answer.as_secs_f64();
+        (given > 0 && took > 0.0).then(|| given as f64 / took)
     }
 
     /// The part of all answered calls that was given a warm VM; `None` without answers. Whatever

@@ -30,7 +30,10 @@ pub(crate) fn vm(info: &VmInfo, caller: &Caller) -> v1::Vm {
         tenant: lease.map(|lease| lease.tenant.as_str().to_owned()).unwrap_or_default(),
         lease: lease.map(|lease| v1::Lease {
             expire_time: time(lease.held().expire_time),
-            request_id: lease.request.as_ref().map_or_else(String::new, |it| it.request_id.as_str().to_owned()),
+            request_id: lease
+                .request
+                .as_ref()
+                .map_or_else(String::new, |it| it.request_id.as_str().to_owned()),
             fence: lease.fence,
         }),
         provider: info.provider.name.clone(),

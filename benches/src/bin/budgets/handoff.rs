@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_benches::budget::{Bound, Measured, Row};
 use hearth_benches::{Ratio, median};
 use hearth_pool::acquire::AcquireRequest;
 use hearth_pool::config::Limits;
@@ -26,19 +27,26 @@ use hearth_providers::memory::MemoryBackend;
 use hearth_providers::{VmId, VmSpec};
 use tokio::time::Instant;
 
+use crate::Shown;
+use crate::rig::Home;
+
 const BLOCKS: usize = 40;
 const PER_BLOCK: usize = 200;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let dir = tempfile::tempdir()?;
-    // Names belong on tmpfs; where there is none, both have them on the same disk.
-    let on_tmpfs = Path::new("/dev/shm").is_dir().then(|| tempfile::tempdir_in("/dev/shm"));
-    let on_tmpfs = on_tmpfs.transpose()?;
-    let names = on_tmpfs.as_ref().map_or(dir.path(), |it| it.path());
-    println!("journal in {}, names in {}", dir.path().display(), names.display());
-    let node = start(dir.path(), &names.join("run")).await?;
-    let bare = Bare::new(&dir.path().join("bare"), &names.join("bare"))?;
+const BUDGET: (&str, Bound) = ("in process: warm acquire", Bound::AtMost(1.5));
+
+/// Measures the budget of the handoff.
+///
+/// # Errors
+/// When a directory or the pool cannot be made, or an acquire fails.
+pub(crate) fn measure() -> Result<Shown, Box<dyn Error>> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(blocks())
+}
+
+async fn blocks() -> Result<Shown, Box<dyn Error>> {
+    let home = Home::new()?;
+    let node = start(&home.state(), &home.runtime()).await?;
+    let bare = Bare::new(&home.beside("bare"), &home.runtime().with_file_name("bare"))?;
     let (mut pairs, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     // The first block of each warms the caches and is not counted.
     for block in 0..=BLOCKS {
@@ -50,15 +58,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
             theirs.push(appends);
         }
     }
-    let ratio = Ratio::of(&pairs);
-    println!("warm acquire, in process     {:>10.2?} median of {BLOCKS} blocks", median(ours));
-    println!("bare append + renameat2      {:>10.2?}", median(theirs));
-    println!(
-        "ratio                        {:.2} [{:.2}, {:.2}]",
-        ratio.median, ratio.low, ratio.high
-    );
     node.shut_down(true).await;
-    Ok(())
+    let say = |times| format!("{:.1?}", median(times));
+    let measured = Measured::new(say(ours), say(theirs), Ratio::of(&pairs));
+    let (what, bound) = BUDGET;
+    Ok(Shown { rows: vec![Row::measured(what, bound, measured)], figures: Vec::new() })
 }
 
 struct Block {
@@ -154,7 +158,7 @@ fn request(name: &str) -> Result<AcquireRequest, Box<dyn Error>> {
         tenant: Tenant::anonymous(),
         pool: PoolId::parse("default")?,
         vm_id: Some(VmId::parse(name)?),
-        request_id: Some(SystemEnv.uid().to_string()),
+        request_id: Some(SystemEnv.uid().to_string().into()),
         expiration: None,
         overflow: Some(Overflow::WarmOnly),
         labels: BTreeMap::new(),

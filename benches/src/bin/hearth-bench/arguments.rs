@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use hearth_benches::load::arrivals::{Arrivals, Times};
-use hearth_benches::load::drive::Limits;
+use hearth_benches::load::arrivals::Arrivals;
 use hearth_benches::load::hearth::Wish;
+use hearth_benches::load::holding::{Holding, Streams};
+use hearth_benches::load::plan::{Pace, Plan};
 use hearth_benches::load::report::Settings;
 use hearth_benches::policies::trace;
 use serde::Serialize;
@@ -53,6 +54,16 @@ pub(crate) struct Load {
     #[arg(long, default_value_t = 1, value_name = "N",
         value_parser = clap::value_parser!(u16).range(1..=1024))]
     connections: u16,
+    /// Closed loop: so many workers, each of which makes the next call when the former was answered.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096),
+        conflicts_with_all = ["arrivals", "rate", "burst_factor", "batch", "trace", "max_in_flight"])]
+    in_flight: Option<u16>,
+    /// A call is a cycle: an acquire and, once it is answered, its release; two calls of the floor.
+    #[arg(long, conflicts_with_all = ["hold", "renew"])]
+    cycle: bool,
+    /// Most calls under way at once on each connection; what waits for that counts as latency.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    streams_per_connection: Option<u32>,
     /// Most calls under way at once; one that is due beyond that is counted as not sent.
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     max_in_flight: usize,
@@ -62,6 +73,10 @@ pub(crate) struct Load {
     /// Hold a VM for so long before it is released; at most until the last call is answered.
     #[arg(long, default_value = "0s", value_parser = parse_duration, value_name = "DURATION")]
     hold: Duration,
+    /// Share of VMs whose lease is renewed, once, in the middle of the hold.
+    #[arg(long, default_value_t = 0.0, value_parser = parse_share, value_name = "RATIO",
+        requires = "hold")]
+    renew: f64,
     /// Length of each lease: how long VMs outlive a generator that was killed.
     #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "DURATION")]
     ttl: Duration,
@@ -92,27 +107,33 @@ impl Load {
         })
     }
 
-    /// When calls are due within `duration`, in the run with this seed.
-    ///
-    /// # Errors
-    /// When the process is none.
-    pub(crate) fn times(
-        arrivals: &Arrivals,
-        seed: u64,
-        duration: Duration,
-    ) -> Result<impl Iterator<Item = Duration> + Send + 'static + use<>, String> {
-        let times: Times = arrivals.times(seed)?;
-        // The last call of a trace is at its end; elsewhere the end is the next call's.
-        let with_end = arrivals.end().is_some();
-        Ok(times.take_while(move |it| *it < duration || with_end && *it == duration))
+    /// The run that is asked for; a closed loop ends with `calls`, if there are as many.
+    pub(crate) fn plan(&self, arrivals: &Arrivals, duration: Duration, calls: Option<u64>) -> Plan {
+        let pace = match self.in_flight {
+            Some(in_flight) => Pace::Closed { in_flight: in_flight.into(), calls },
+            None => Pace::Open { arrivals: arrivals.clone(), max_in_flight: self.max_in_flight },
+        };
+        let holding = Holding { hold: self.hold, renew_ratio: self.renew };
+        let streams = self
+            .streams_per_connection
+            .map_or_else(Streams::default, |it| Streams::at_most(it as usize, self.connections()));
+        Plan { pace, duration, holding, streams, cycle: self.cycle }
     }
 
     pub(crate) fn connections(&self) -> usize {
         self.connections.into()
     }
 
-    pub(crate) fn limits(&self) -> Limits {
-        Limits { max_in_flight: self.max_in_flight, hold: self.hold }
+    pub(crate) fn is_closed(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    pub(crate) fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    pub(crate) fn hold(&self) -> Duration {
+        self.hold
     }
 
     pub(crate) fn wish(&self, pool: &str) -> Wish {
@@ -122,6 +143,9 @@ impl Load {
 
     pub(crate) fn settings(&self, target: String, duration: Duration) -> Settings {
         let arrivals = match (self.arrivals, &self.trace) {
+            _ if self.is_closed() => {
+                format!("closed loop, {} in flight", self.in_flight.unwrap_or_default())
+            }
             (Process::Trace, Some(path)) => format!("trace {}", path.display()),
             (Process::Pareto, _) => {
                 format!("pareto bursts of {} x {}/s", self.burst_factor, self.rate)
@@ -141,13 +165,29 @@ impl Load {
             ttl_s: self.ttl.as_secs_f64(),
             warm_only: self.warm_only,
             deadline_s: self.deadline.as_secs_f64(),
+            in_flight: self.in_flight.map(usize::from),
+            block_calls: None,
+            cycle: self.cycle,
+            renew_ratio: self.renew,
+            streams_per_connection: self.streams_per_connection,
         }
     }
+}
+
+/// What a file says of a load whose rate is another one in each step.
+pub(crate) fn at_rates(settings: &mut Settings, load: &Load, rates: &str) {
+    settings.arrivals = format!("{:?} at {rates}", load.arrivals).to_lowercase();
 }
 
 /// Reads `90s`, `5m`, `1h 30m`. For clap.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 90s, 5m or 1h30m"))
+}
+
+/// Reads a number from 0 to 1. For clap.
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|it| (0.0..=1.0).contains(it));
+    share.ok_or_else(|| "a share is from 0 to 1".to_owned())
 }
 
 /// A file for results, made before the measurement: one that cannot be made must not cost a run.

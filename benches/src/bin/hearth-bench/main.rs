@@ -1,12 +1,17 @@
-//! `hearth-bench`: open-loop load on a hearth, and on the floor below it.
+//! `hearth-bench`: load on a hearth, and on the floor below it.
 //!
-//! `run` sends acquires when they are due and says how long they took; `floor` serves an empty
+//! `run` sends acquires when they are due, or one after another, and says how long they took; `floor` serves an empty
 //! call from a process of its own; `compare-floor` measures both in turns, in one run, and prints
-//! ratios. What the figures mean is in docs/performance.md.
+//! ratios; `saturate` searches the highest rate; `compare` tells two results from each other,
+//! and `picture` draws them. What the figures mean is in docs/load-generator.md.
 
 mod arguments;
+mod changes;
 mod compare;
+mod picture;
+mod rates;
 mod run;
+mod target;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -17,7 +22,7 @@ use hearth_benches::load::floor;
 use tokio::runtime::Runtime;
 use tonic::transport::server::TcpIncoming;
 
-/// Open-loop load on a hearth.
+/// Load on a hearth.
 #[derive(Debug, Parser)]
 #[command(name = "hearth-bench", version)]
 struct Arguments {
@@ -27,12 +32,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Send acquires when they are due, and say how long they took.
+    /// Send acquires when they are due, or one after another, and say how long they took.
     Run(run::Run),
     /// Serve an empty call, to compare with, until Ctrl-C.
     Floor(Floor),
     /// Measure a hearth and the floor in turns, and print ratios with their intervals.
     CompareFloor(compare::CompareFloor),
+    /// Search the highest rate that is sustained, from --rate on.
+    Saturate(rates::Saturate),
+    /// Say what got slower between two results, beyond noise; exit code 1 if anything did.
+    Compare(changes::Compare),
+    /// Draw results that --json wrote, as SVG on standard output.
+    Picture(picture::Picture),
 }
 
 #[derive(Debug, clap::Args)]
@@ -48,6 +59,9 @@ fn main() -> ExitCode {
         Command::Run(run) => runtime.block_on(run.run()),
         Command::Floor(floor) => runtime.block_on(serve(floor.listen)),
         Command::CompareFloor(compare) => compare.run(&runtime),
+        Command::Saturate(saturate) => runtime.block_on(saturate.run()),
+        Command::Compare(compare) => compare.run(),
+        Command::Picture(picture) => picture.run(),
     });
     match done {
         Ok(true) => ExitCode::SUCCESS,

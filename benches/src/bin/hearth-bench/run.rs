@@ -1,49 +1,46 @@
 //! `hearth-bench run`: one run, against a hearth or against the floor.
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hearth_benches::load::connect;
-use hearth_benches::load::drive::{self, Target};
-use hearth_benches::load::floor::{Blob, FloorTarget};
-use hearth_benches::load::hearth::{HearthTarget, Sizes};
+use hearth_benches::load::drive::Target;
+use hearth_benches::load::histograms::Histograms;
+use hearth_benches::load::plan::Plan;
 use hearth_benches::load::report::{Report, progress};
-use hearth_benches::load::stamp::Stamp;
+use hearth_benches::load::results::{Results, Steps};
+use hearth_benches::load::stages;
 use hearth_benches::load::tally::Tally;
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{Json, Load, parse_duration};
-
-/// How long a pool may take to fill before the first call.
-const FILLING: Duration = Duration::from_secs(60);
+use crate::arguments::{Json, Load, at_rates, parse_duration};
+use crate::picture::Svg;
+use crate::rates;
+use crate::target::{Found, Where, until_stopped};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
-    /// The hearth: host:port, a URI, or unix:/path.
-    #[arg(long, env = "HEARTH_ADDRESS", value_name = "ADDRESS", required_unless_present = "floor")]
-    address: Option<String>,
-    /// The pool to acquire from.
-    #[arg(long, value_name = "POOL", required_unless_present = "floor")]
-    pool: Option<String>,
-    /// Load this floor, and not the hearth; that is asked for the sizes of its messages.
-    #[arg(long, value_name = "ADDRESS")]
-    floor: Option<String>,
-    /// With --floor: the encoded size of the request, where there is no hearth to ask.
-    #[arg(long, value_name = "BYTES", requires = "floor", requires = "response_bytes")]
-    request_bytes: Option<usize>,
-    /// With --floor: the same, of the answer.
-    #[arg(long, value_name = "BYTES", requires = "floor", requires = "request_bytes")]
-    response_bytes: Option<usize>,
+    #[command(flatten)]
+    target: Where,
     /// For how long calls are due [default: 10s; a trace: all of it].
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     duration: Option<Duration>,
+    /// Rates, each for the duration and with a row of its own, in place of one --rate.
+    #[arg(long, value_delimiter = ',', value_name = "RATE,RATE",
+        conflicts_with_all = ["rate", "trace", "in_flight"])]
+    steps: Vec<f64>,
     #[command(flatten)]
     load: Load,
+    /// Where the server's metrics are, as http://127.0.0.1:7071/metrics: read before and after, for
+    /// the times of its stages.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["floor", "steps"])]
+    metrics: Option<String>,
     /// Write all of the results to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw the results into this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
 }
 
 impl Run {
@@ -53,37 +50,56 @@ impl Run {
     /// When there is nothing to call, or the arguments do not fit.
     pub(crate) async fn run(self) -> Result<bool, Box<dyn Error>> {
         let json = Json::create(self.json.as_deref())?;
+        let picture = Svg::create(self.picture.as_deref())?;
         let arrivals = self.load.process()?;
         let duration = self.duration.or(arrivals.end()).unwrap_or(Duration::from_secs(10));
-        let times = Load::times(&arrivals, self.load.seed, duration)?;
-        let report = match (&self.floor, &self.address, &self.pool) {
-            (Some(floor), _, _) => {
-                let sizes = self.sizes().await?;
-                let target = floor_target(floor, sizes, &self.load).await?;
-                let (tally, is_cut) = self.measure(target, times).await?;
-                let settings = self.load.settings(format!("floor {floor}"), duration);
-                let stamp = Stamp::take(None);
+        let plan = self.load.plan(&arrivals, duration, None);
+        let mut settings = self.load.settings(self.target.name(), duration);
+        let (found, stamp) = self.target.find(&self.load).await?;
+        if !self.steps.is_empty() {
+            let rates: Vec<_> = self.steps.iter().map(f64::to_string).collect();
+            at_rates(&mut settings, &self.load, &format!("{} calls a second", rates.join(", ")));
+            let steps = rates::steps(&found, &plan, &self.steps, self.load.seed).await?;
+            let steps = Steps { stamp, settings, steps };
+            return rates::show(steps, json, picture);
+        }
+        let report = match found {
+            Found::Floor(target, sizes) => {
+                let (tally, is_cut) = self.measure(target, &plan).await?;
                 let mut report = Report::new(stamp, settings, &tally, duration, is_cut);
                 report.sizes = Some(sizes);
                 report
             }
-            (None, Some(address), Some(pool)) => {
-                let channels = connect(address, self.load.connections()).await?;
-                let target = HearthTarget::new(channels, &self.load.wish(pool));
-                let stamp = Stamp::take(Some(&target.node().await?));
-                let before = target.fill(FILLING).await?;
-                let (tally, is_cut) = self.measure(target.clone(), times).await?;
+            Found::Hearth(target, before) => {
+                let stages_before = self.histograms().await?;
+                let (tally, is_cut) = self.measure((*target).clone(), &plan).await?;
+                let stages_after = self.histograms().await;
                 let after = target.depth().await?;
-                let settings = self.load.settings(format!("{address} {pool}"), duration);
                 let mut report = Report::new(stamp, settings, &tally, duration, is_cut);
                 (report.pool_before, report.pool_after) = (Some(before), Some(after));
+                // A run that was measured is not lost for that.
+                match stages_after {
+                    Ok(stages_after) => {
+                        report.stages = stages::between(&stages_before, &stages_after);
+                    }
+                    Err(error) => eprintln!("hearth-bench: {error}"),
+                }
                 report
             }
-            (None, _, _) => return Err("--address and --pool, or --floor".into()),
         };
         print!("{report}");
         json.write(&report)?;
-        Ok(report.given > 0)
+        let is_given = report.given > 0;
+        picture.draw(&Results::Run(Box::new(report)))?;
+        Ok(is_given)
+    }
+
+    /// What the server says of its stages so far; nothing where it is not to be asked.
+    async fn histograms(&self) -> Result<Histograms, String> {
+        match &self.metrics {
+            Some(url) => stages::read(url).await,
+            None => Ok(Histograms::new()),
+        }
     }
 
     /// Runs the load to its end, or until Ctrl-C, and then waits for what is under way; answers
@@ -91,55 +107,12 @@ impl Run {
     async fn measure<T: Target>(
         &self,
         target: T,
-        times: impl Iterator<Item = Duration> + Send + 'static,
+        plan: &Plan,
     ) -> Result<(Tally, bool), Box<dyn Error>> {
         let stop = CancellationToken::new();
         let tell = |second: &_| eprintln!("{}", progress(second));
-        let running = drive::run(target, times, self.load.limits(), stop.clone(), tell);
-        let interrupted = async {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                stop.cancel();
-            }
-            std::future::pending::<Infallible>().await
-        };
-        tokio::select! {
-            tally = running => Ok((tally?, stop.is_cancelled())),
-            never = interrupted => match never {},
-        }
+        let running = plan.run(target, self.load.seed, stop.clone(), tell);
+        let tally = until_stopped(&stop, running).await?;
+        Ok((tally, stop.is_cancelled()))
     }
-
-    /// How large the messages of the floor shall be.
-    async fn sizes(&self) -> Result<Sizes, Box<dyn Error>> {
-        if let (Some(request_bytes), Some(response_bytes)) =
-            (self.request_bytes, self.response_bytes)
-        {
-            return Ok(Sizes { request_bytes, response_bytes });
-        }
-        let (Some(address), Some(pool)) = (&self.address, &self.pool) else {
-            return Err("--floor takes --request-bytes and --response-bytes, or --address and \
-                        --pool to measure them"
-                .into());
-        };
-        let target = HearthTarget::new(connect(address, 1).await?, &self.load.wish(pool));
-        Ok(target.sizes().await?)
-    }
-}
-
-/// The floor at `address`, called with messages of these sizes.
-///
-/// # Errors
-/// When it cannot be reached, or there are no messages of these sizes.
-pub(crate) async fn floor_target(
-    address: &str,
-    sizes: Sizes,
-    load: &Load,
-) -> Result<FloorTarget, Box<dyn Error>> {
-    let Sizes { request_bytes, response_bytes } = sizes;
-    let answer = u32::try_from(response_bytes)?;
-    let is_possible = Blob::of_size(response_bytes, 0).is_some();
-    let request = Blob::of_size(request_bytes, answer).filter(|_| is_possible);
-    let request = request
-        .ok_or_else(|| format!("no messages of {request_bytes} and {response_bytes} bytes"))?;
-    let channels = connect(address, load.connections()).await?;
-    Ok(FloorTarget::new(channels, request, load.deadline))
 }

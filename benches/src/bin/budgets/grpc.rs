@@ -1,0 +1,159 @@
+//! Over gRPC: a hearth with a pool of the memory provider against the floor, each in a process of its
+//! own, journal on the disk, names on tmpfs, metrics on.
+//!
+//! A block of acquires takes no more VMs than the pool has, and gives them back after it, so that it
+//! measures warm claims and nothing of the refill. Cycles and the open loop have releases, destroys
+//! and refills beside them, as a service has.
+
+use std::error::Error;
+use std::time::Duration;
+
+use hearth_benches::Ratio;
+use hearth_benches::budget::{Bound, Figure, Measured, Row};
+use hearth_benches::load::arrivals::Arrivals;
+use hearth_benches::load::connect;
+use hearth_benches::load::hearth::{HearthTarget, Wish};
+use hearth_benches::load::holding::{Holding, Streams};
+use hearth_benches::load::latencies::QUANTILES;
+use hearth_benches::load::plan::{Pace, Plan};
+use hearth_benches::load::sides::{RatioOf, Side, rate_ratio, ratios};
+use hearth_benches::load::versus::Versus;
+use tokio::runtime::Runtime;
+
+use crate::rig::{Home, floor};
+use crate::{Extent, Shown};
+
+/// VMs of the pool: more than a block of acquires takes.
+const DEPTH: usize = 2_000;
+const BLOCKS: usize = 20;
+/// Longer than any block.
+const LONG: Duration = Duration::from_secs(600);
+/// Where fewer calls were given a warm VM, it is something else that was measured.
+const LEAST_HIT_RATIO: f64 = 0.999;
+
+const ONE: (&str, Bound) = ("warm acquire over gRPC, p50, one in flight", Bound::AtMost(1.3));
+const MANY: (&str, Bound) = ("warm claims a second, 64 in flight", Bound::AtLeast(0.7));
+const CYCLES: (&str, Bound) = ("acquire + release + refill, cycles a second", Bound::AtLeast(0.5));
+const TAIL: (&str, Bound) =
+    ("warm acquire p99.9, open loop at half the saturating rate", Bound::AtMost(2.0));
+
+/// Measures the four budgets that are about calls.
+///
+/// # Errors
+/// When a program cannot be started, or does not answer.
+pub(crate) fn measure(extent: Extent) -> Result<Shown, Box<dyn Error>> {
+    let runtime = Runtime::new()?;
+    let home = Home::new()?;
+    let hearth = home.serve(&configuration(DEPTH))?;
+    let floor = floor()?;
+    let against = |connections| {
+        runtime.block_on(async {
+            let wish = Wish {
+                pool: "default".to_owned(),
+                ttl: LONG,
+                warm_only: true,
+                deadline: Duration::from_secs(10),
+            };
+            let target = HearthTarget::new(connect(&hearth.address, connections).await?, &wish);
+            Versus::new(target, connect(&floor.address, connections).await?, wish.deadline).await
+        })
+    };
+    let (one, several) = (against(1)?, against(4)?);
+    let mut shown = Shown::default();
+    let sizes = one.sizes;
+    shown.figures.push(Figure::new(
+        "messages of an acquire, and of the floor's call",
+        format!("{} bytes, answer {} bytes", sizes.request_bytes, sizes.response_bytes),
+    ));
+    shown.figures.push(Figure::new("depth of the pool", format!("{} warm", one.depth.warm)));
+    let blocks = |versus: &Versus, plan: &Plan, seed| {
+        versus.measure(&runtime, plan, BLOCKS, seed, || eprint!("."))
+    };
+
+    let (ours, theirs) = blocks(&one, &closed(1, 400), 1)?;
+    shown.rows.push(quantile(ONE, &ours, &theirs, "p50"));
+    let (ours, theirs) = blocks(&several, &closed(64, DEPTH as u64), 2)?;
+    shown.rows.push(rates(MANY, &ours, &theirs));
+    let cycles = Plan { cycle: true, ..closed(64, 4 * DEPTH as u64) };
+    let (ours, theirs) = blocks(&several, &cycles, 3)?;
+    shown.rows.push(rates(CYCLES, &ours, &theirs));
+    // What a loop of 64 that does nothing else comes to is what saturates both.
+    let saturating = rate_ratio(&ours, &theirs).map_or(0.0, |it| it.ours_per_s);
+    let rate = (saturating / 2.0).floor();
+    let calls = if extent.is_full { 400_000.0 } else { 110_000.0 };
+    let open = Plan {
+        pace: Pace::Open { arrivals: Arrivals::Poisson { rate }, max_in_flight: 10_000 },
+        duration: Duration::from_secs_f64(calls / BLOCKS as f64 / rate.max(1.0)),
+        ..closed(0, 0)
+    };
+    let open = Plan { holding: Holding::default(), ..open };
+    let (ours, theirs) = blocks(&several, &open, 4)?;
+    eprintln!();
+    shown.figures.push(Figure::new(
+        "open loop",
+        format!("{rate}/s, half of {saturating:.0} cycles/s; {} samples", ours.from_due.count()),
+    ));
+    shown.rows.push(quantile(TAIL, &ours, &theirs, "p99.9"));
+    Ok(shown)
+}
+
+/// A pool that is full of VMs of the memory provider and does not change.
+pub(crate) fn configuration(depth: usize) -> String {
+    format!(
+        "[providers.memory]\nkind = \"memory\"\n\n[default_pool]\ndepth = {depth}\n\
+         max_ttl = \"1day\"\ndefault_overflow = \"warm_only\"\n"
+    )
+}
+
+/// A closed loop of so many calls, whose VMs are given back when all of them were made.
+fn closed(in_flight: usize, calls: u64) -> Plan {
+    Plan {
+        pace: Pace::Closed { in_flight, calls: Some(calls) },
+        duration: LONG,
+        holding: Holding { hold: LONG, ..Holding::default() },
+        streams: Streams::default(),
+        cycle: false,
+    }
+}
+
+fn quantile((what, bound): (&str, Bound), ours: &Side, theirs: &Side, of: &str) -> Row {
+    if let Some(why) = is_no_measure(ours, theirs) {
+        return Row::not_measured(what, bound, why);
+    }
+    let found = ratios(ours, theirs).into_iter().find(|it| it.quantile == of);
+    let Some(RatioOf { ratio, low, high, .. }) = found else {
+        return Row::not_measured(what, bound, format!("blocks too short for a {of}"));
+    };
+    let say = |side: &Side| match side
+        .from_due
+        .at(QUANTILES.iter().find(|it| it.0 == of).map_or(0.5, |it| it.1))
+    {
+        Some(latency) => format!("{latency:.1?}"),
+        None => "-".to_owned(),
+    };
+    let ratio = Ratio { median: ratio, low, high };
+    Row::measured(what, bound, Measured::new(say(ours), say(theirs), ratio))
+}
+
+fn rates((what, bound): (&str, Bound), ours: &Side, theirs: &Side) -> Row {
+    if let Some(why) = is_no_measure(ours, theirs) {
+        return Row::not_measured(what, bound, why);
+    }
+    let Some(rates) = rate_ratio(ours, theirs) else {
+        return Row::not_measured(what, bound, "a block gave nothing");
+    };
+    let say = |rate: f64| format!("{rate:.0}/s");
+    let ratio = Ratio { median: rates.ratio, low: rates.low, high: rates.high };
+    let measured = Measured::new(say(rates.ours_per_s), say(rates.theirs_per_s), ratio);
+    Row::measured(what, bound, measured)
+}
+
+/// Why these blocks do not measure warm claims, if they do not.
+fn is_no_measure(ours: &Side, theirs: &Side) -> Option<String> {
+    let not_sent = ours.not_sent() + theirs.not_sent();
+    if not_sent > 0 {
+        return Some(format!("{not_sent} calls were not sent"));
+    }
+    let given = ours.given_ratio().min(theirs.given_ratio());
+    (given < LEAST_HIT_RATIO).then(|| format!("only {:.2} % were given", given * 100.0))
+}

@@ -1,0 +1,150 @@
+//! `budgets`: everything that docs/performance.md claims, measured in one run.
+//!
+//! Each part measures ours and what it is held against in blocks that take turns, and answers rows:
+//! budget, figure, interval, met or not. Without arguments it runs the parts that end within a few
+//! minutes; `--full` runs all of them, and naming parts runs those. What a part needs and does not
+//! find is said in its rows: nothing is shown as met that was not measured.
+//!
+//! The exit code is 0 when no budget that was measured is missed.
+
+mod capacity;
+mod grpc;
+mod handoff;
+mod inside;
+mod operator;
+#[cfg(feature = "peers")]
+mod peers;
+mod refill;
+mod restart;
+mod restore;
+mod rig;
+mod scale;
+mod stand_in;
+mod turns;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use hearth_benches::budget::{Figure, Row, table};
+use hearth_benches::load::stamp::Stamp;
+use serde::Serialize;
+use tokio::time::Instant;
+
+#[derive(Debug, Parser)]
+#[command(name = "budgets", version, about = "Measure the budgets of docs/performance.md")]
+struct Arguments {
+    /// What to measure; those that end within a few minutes when none is named.
+    #[arg(value_enum, value_name = "PART")]
+    parts: Vec<Part>,
+    /// Measure everything, and more of it.
+    #[arg(long)]
+    full: bool,
+    /// Write all of the results to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// A warm acquire in process, against a journal append and a rename.
+    Handoff,
+    /// A warm acquire in process where there is much, against one where there is little.
+    Scale,
+    /// Calls over gRPC, against an empty call on the same stack.
+    Grpc,
+    /// A restore through a provider, against the same by a bare driver.
+    Restore,
+    /// A pool that fills, against so many restores by a bare driver.
+    Refill,
+    /// A start that finds many VMs.
+    Restart,
+    /// What a hearth keeps in memory for each VM, lease and request.
+    Capacity,
+    /// Beside the nearest peer.
+    #[cfg(feature = "peers")]
+    Peers,
+}
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    is_full: bool,
+}
+
+/// What a part has shown.
+#[derive(Default)]
+struct Shown {
+    rows: Vec<Row>,
+    figures: Vec<Figure>,
+}
+
+impl Part {
+    const QUICK: [Self; 7] = [
+        Self::Handoff,
+        Self::Scale,
+        Self::Grpc,
+        Self::Restore,
+        Self::Refill,
+        Self::Restart,
+        Self::Capacity,
+    ];
+
+    fn measure(self, extent: Extent) -> Result<Shown, Box<dyn Error>> {
+        match self {
+            Self::Handoff => handoff::measure(),
+            Self::Scale => scale::measure(),
+            Self::Grpc => grpc::measure(extent),
+            Self::Restore => restore::measure(extent),
+            Self::Refill => refill::measure(extent),
+            Self::Restart => restart::measure(extent),
+            Self::Capacity => capacity::measure(extent),
+            #[cfg(feature = "peers")]
+            Self::Peers => peers::measure(),
+        }
+    }
+}
+
+/// All of a run.
+#[derive(Serialize)]
+struct Results {
+    stamp: Stamp,
+    is_full: bool,
+    budgets: Vec<Row>,
+    figures: Vec<Figure>,
+}
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    stand_in::become_one_if_asked()?;
+    let Arguments { parts, full, json } = Arguments::parse();
+    let parts = match (parts.is_empty(), full) {
+        (false, _) => parts,
+        (true, true) => Part::value_variants().to_vec(),
+        (true, false) => Part::QUICK.to_vec(),
+    };
+    let mut results = Results {
+        stamp: Stamp::take(None),
+        is_full: full,
+        budgets: Vec::new(),
+        figures: Vec::new(),
+    };
+    for part in parts {
+        let begun = Instant::now();
+        let name = part.to_possible_value().map(|it| it.get_name().to_owned()).unwrap_or_default();
+        let Shown { rows, figures } = part.measure(Extent { is_full: full })?;
+        eprintln!("{name}: {:.0?}", begun.elapsed());
+        results.budgets.extend(rows);
+        results.figures.extend(figures);
+    }
+    results.stamp.lines().iter().for_each(|it| println!("{it}"));
+    println!("\n{}", table(&results.budgets));
+    results.figures.iter().for_each(|it| println!("{}: {}", it.what, it.value));
+    if let Some(path) = json {
+        let mut text = serde_json::to_string_pretty(&results)?;
+        text.push('\n');
+        std::fs::write(path, text)?;
+    }
+    let is_missed = results.budgets.iter().any(Row::is_missed);
+    Ok(if is_missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
