@@ -22,7 +22,7 @@ use hearth_providers::env::{Env as _, SystemEnv};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::operator::{PATIENCE, client, metric, until};
+use crate::operator::{PATIENCE, client, metric, until, until_ready};
 use crate::rig::{Home, Served};
 use crate::{Extent, Shown};
 
@@ -59,6 +59,7 @@ fn warm(step: usize) -> Result<Vec<(usize, u64)>, Box<dyn Error>> {
             let depth = number * step;
             let home = Home::new()?;
             let hearth = home.serve(&configuration(depth))?;
+            until_ready(&hearth)?;
             until("the pool is full", || Ok(metric(&hearth, WARM).is_ok_and(|it| is(it, depth))))?;
             Ok((depth, resident_bytes(&hearth)?))
         })
@@ -73,7 +74,10 @@ fn leased(
 ) -> Result<Vec<(usize, u64)>, Box<dyn Error>> {
     let home = Home::new()?;
     let hearth = home.serve(&configuration(0))?;
+    until_ready(&hearth)?;
     let client = runtime.block_on(client(&hearth))?;
+    // Before a restore was measured there is room for one who waits for it.
+    runtime.block_on(claim(&client, 1, true))?;
     // What the first calls bring along is not theirs.
     runtime.block_on(claim(&client, AT_ONCE * 4, true))?;
     let mut points = Vec::with_capacity(STEPS);

