@@ -173,7 +173,7 @@ impl VmQuery for Deviant {
     }
 
     fn list_snapshots(&self, vm_id: &VmId) -> Option<Vec<String>> {
-        self.get_vm(vm_id).map(|vm| vm.snapshots.into_iter().map(String::from).collect())
+        self.get_vm(vm_id).map(|vm| vm.snapshots.iter().map(ToString::to_string).collect())
     }
 
     fn status(&self, vm_id: &VmId) -> Option<VmStatus> {
