@@ -177,20 +177,22 @@ impl Jobs {
         L: FnOnce(Result<T, VmRuntimeError>) + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let simulated = self.simulated.clone();
-        self.tasks.spawn(async move {
-            let done = match simulated {
-                Some(latency) => {
-                    tokio::time::sleep(latency(class)).await;
-                    call()
-                }
-                None => on_a_thread(what, call).await,
-            };
+        // Dropped by a panic, it gives the place back and leaves who waits without an answer.
+        let job = move || {
+            let done = call();
             drop(place);
             if let Err(unheard) = answer.send(done) {
                 late(unheard);
             }
-        });
+        };
+        match self.simulated.clone() {
+            Some(latency) => self.tasks.spawn(async move {
+                tokio::time::sleep(latency(class)).await;
+                job();
+            }),
+            // The thread answers who waits: a task between the two would be woken for nothing else.
+            None => self.tasks.spawn_blocking(job),
+        }
         // The receiver is dropped at the deadline, which sends the answer to `late`.
         match tokio::time::timeout(deadline, answered).await {
             Ok(Ok(done)) => done,
@@ -198,14 +200,6 @@ impl Jobs {
             Err(_) => Err(VmRuntimeError::Timeout { what: what.to_owned(), after: deadline }),
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "this is the runner that the ban points to")]
-async fn on_a_thread<T: Send + 'static>(
-    what: &'static str,
-    call: impl FnOnce() -> Result<T, VmRuntimeError> + Send + 'static,
-) -> Result<T, VmRuntimeError> {
-    tokio::task::spawn_blocking(call).await.unwrap_or_else(|_| Err(panicked(what)))
 }
 
 fn panicked(what: &str) -> VmRuntimeError {

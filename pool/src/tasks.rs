@@ -27,6 +27,12 @@ impl TaskGroup {
         self.tracker.spawn(task);
     }
 
+    /// Runs `work`, which may block, on a thread of its own; it is waited for as a task is. It must end
+    /// by itself.
+    pub(crate) fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        self.tracker.spawn_blocking(work);
+    }
+
     /// Starts a task that the group cannot do without: should it end, or panic, before the group
     /// is told to stop, then the whole group stops.
     pub fn spawn_critical<F>(&self, name: &'static str, task: F)

@@ -69,6 +69,11 @@ impl Side {
         self.from_due.count() as f64 / answered.sum::<u64>().max(1) as f64
     }
 
+    /// Calls that were answered and given nothing.
+    pub fn refused(&self) -> u64 {
+        self.blocks.iter().map(Tally::refused_count).sum()
+    }
+
     /// Calls that were due and not sent.
     pub fn not_sent(&self) -> u64 {
         self.blocks.iter().map(|it| it.not_sent).sum()
