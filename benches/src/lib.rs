@@ -11,6 +11,8 @@ pub mod policies;
 
 use std::time::Duration;
 
+use crate::budget::Measured;
+
 /// The median of ratios, and its interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio {
@@ -77,17 +79,14 @@ pub fn alternate<E>(
 }
 
 impl Alternation {
-    /// Prints the median of both, and that of their ratios.
+    /// The medians of both, and that of their ratios.
     ///
     /// # Panics
     /// With fewer than 20 blocks: that is no measurement.
-    pub fn print(&self, ours: &str, theirs: &str) {
-        let blocks = self.pairs.len();
-        let (of_ours, of_theirs) = self.pairs.iter().copied().unzip();
-        println!("{ours:<40} {:>10.2?} median of {blocks} blocks", median(of_ours));
-        println!("{theirs:<40} {:>10.2?}", median(of_theirs));
-        let Ratio { median, low, high } = Ratio::of(&self.pairs);
-        println!("{:<40} {median:.2} [{low:.2}, {high:.2}]", "ratio");
+    pub fn measured(&self) -> Measured {
+        let (ours, theirs): (Vec<_>, Vec<_>) = self.pairs.iter().copied().unzip();
+        let say = |times| format!("{:.1?}", median(times));
+        Measured::new(say(ours), say(theirs), Ratio::of(&self.pairs))
     }
 }
 
