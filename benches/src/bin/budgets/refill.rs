@@ -2,9 +2,9 @@
 //!
 //! Both run up to [`AT_ONCE`] restores at once, and end when each VM was asked once, over its VMM's
 //! socket, whether its guest runs: that is what the pool asks of a VM whose template is ready when it
-//! has written a marker, and no VM counts as warm before. The pool's
-//! part begins when it knows its new depth: that was written to the disk with an fsync before, which is
-//! an operator's change and no part of a refill. Ending the VMs is not measured.
+//! has written a marker, and no VM counts as warm before. The pool's part begins when it knows its new
+//! depth: that was written to the disk with an fsync before, which is an operator's change and no part
+//! of a refill. Ending the VMs is not measured.
 //!
 //! Two figures come with it, on the memory provider: a burst of claims on a pool that has as many VMs,
 //! and how fast a very deep pool fills when each restore takes a time that a script says.
