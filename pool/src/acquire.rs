@@ -33,6 +33,7 @@ use crate::metrics::{self, Timing};
 use crate::mutants::{self, Mutant};
 use crate::pool::{Overflow, Pool, Reserved, WarmState, plan};
 use crate::requests::{Begin, Fingerprint, Method, Pending, RequestKey};
+use crate::retire::OnGone;
 use crate::tenants::Place;
 
 /// How often a handover that failed after its commit is tried anew with another VM.
@@ -356,7 +357,7 @@ impl Manager {
             return Ok(self.complete(attempt, lease));
         }
         // It has left the books, and a resume takes a while.
-        attempt.pool.bell.notify_one();
+        attempt.pool.soft_bell.notify_one();
         let is_claimable = attempt.is_claimable();
         let (answer, answered) = oneshot::channel();
         let manager = Arc::clone(self);
@@ -449,11 +450,11 @@ impl Manager {
             // find its record.
             tracing::error!(%uid, %error, "the journal cannot be written");
             let journal = Arc::clone(&self.journal);
-            let on_gone = Box::new(move || {
+            let on_gone = OnGone::Call(Box::new(move || {
                 if let Err(error) = journal.forget_lease(uid) {
                     tracing::warn!(%uid, %error, "a lease that nobody got could not be forgotten");
                 }
-            });
+            }));
             self.reaper.retire(&attempt.pool.provider, called, Some(on_gone));
             attempt.pool.bell.notify_one();
             return Err(error);

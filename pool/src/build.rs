@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_providers::capabilities::RunningSnapshot;
-use hearth_providers::model::{SnapshotRef, SnapshotSource};
+use hearth_providers::model::{SnapshotRef, SnapshotSource, Tags};
 use hearth_providers::readiness::{wait_ready, warm_up};
 use hearth_providers::{SnapshotId, VmId, VmRuntimeError, VmSpec};
 use tokio::time::Instant;
@@ -309,7 +309,7 @@ fn prove(
     template: &Template,
     snapshot: &TemplateSnapshot,
     vm_id: &VmId,
-    tags: std::collections::BTreeMap<String, String>,
+    tags: Tags,
 ) -> Result<Duration, VmRuntimeError> {
     let runtime = provider.runtime.as_ref();
     let begun = Instant::now();

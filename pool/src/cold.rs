@@ -17,7 +17,7 @@ use crate::line::Ticket;
 use crate::manager::{Manager, Phase};
 use crate::metrics::{self, Timing};
 use crate::pool::{Overflow, Pool, Reserved};
-use crate::refill::restore_failed;
+use crate::restore::restore_failed;
 
 /// When to look again whether somebody has released something, at the earliest.
 pub(crate) const FULL_FOR: Duration = Duration::from_secs(1);
@@ -181,6 +181,6 @@ impl Drop for InLine<'_> {
         metrics::cold_inflight(-1.0);
         self.pool.ledger.lock().leave(&self.ticket);
         // One restore may be too many now; a surplus VM is seen by the driver.
-        self.pool.bell.notify_one();
+        self.pool.soft_bell.notify_one();
     }
 }

@@ -51,6 +51,9 @@ impl Default for Places {
     }
 }
 
+/// So many quick calls one thread makes at most before it gives its place back.
+const MOST_IN_A_ROW: usize = 64;
+
 /// The delay that the simulated twin gives a job of a class.
 pub type Latency = Arc<dyn Fn(Class) -> Duration + Send + Sync>;
 
@@ -102,6 +105,12 @@ impl Jobs {
     pub fn is_idle(&self, class: Class) -> bool {
         let (places, count) = self.places(class);
         places.available_permits() == count
+    }
+
+    /// How many quick calls one job may make one after another: the simulated twin gives each a time of
+    /// its own.
+    pub const fn most_in_a_row(&self) -> usize {
+        if self.simulated.is_some() { 1 } else { MOST_IN_A_ROW }
     }
 
     const fn places(&self, class: Class) -> (&Arc<Semaphore>, usize) {

@@ -231,6 +231,22 @@ impl Journal {
         written
     }
 
+    /// Writes the records of several leases, all of them or none, for little more than one costs.
+    /// Blocks as [`Self::write_lease`].
+    ///
+    /// # Errors
+    /// As [`Self::write_lease`].
+    pub fn write_leases(&self, records: &[LeaseRecord]) -> Result<()> {
+        let texts: Vec<_> = records.iter().map(encode).collect::<Result<_>>()?;
+        self.write(|store| {
+            let mut batch = store.database.batch().durability(Some(PersistMode::Buffer));
+            for (record, text) in records.iter().zip(&texts) {
+                batch.insert(&store.leases, record.uid.as_bytes(), &**text);
+            }
+            batch.commit()
+        })
+    }
+
     /// Forgets a lease. Blocks as [`Self::write_lease`].
     ///
     /// # Errors

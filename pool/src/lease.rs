@@ -4,13 +4,13 @@
 //! it has given it up; the first transition out of Leased wins (release or expiry); `deadline`
 //! is in boot time, so that a step of the wall clock expires nobody.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use hearth_providers::map::{IdMap, SharedIdMap};
 use hearth_providers::{Uid, VmId};
 use parking_lot::Mutex;
 
@@ -189,8 +189,8 @@ pub enum Holder {
 /// Every lease.
 #[derive(Debug)]
 pub struct Leases {
-    names: DashMap<VmId, Holder>,
-    by_uid: DashMap<Uid, Arc<Lease>>,
+    names: SharedIdMap<VmId, Holder>,
+    by_uid: SharedIdMap<Uid, Arc<Lease>>,
     ended: Mutex<Ended>,
     by_deadline: Mutex<Deadlines>,
     next_fence: AtomicI64,
@@ -214,8 +214,8 @@ const MIN_SWEPT: usize = 4096;
 #[derive(Debug, Default)]
 struct Ended {
     /// The last one of each name.
-    by_name: HashMap<VmId, Arc<Lease>>,
-    by_uid: HashMap<Uid, Arc<Lease>>,
+    by_name: IdMap<VmId, Arc<Lease>>,
+    by_uid: IdMap<Uid, Arc<Lease>>,
     oldest_first: VecDeque<(Duration, VmId, Uid)>,
 }
 
@@ -261,8 +261,8 @@ impl Leases {
     /// None yet; of those that will have ended at most `max_ended` are found for a while.
     pub fn new(max_ended: usize) -> Self {
         Self {
-            names: DashMap::new(),
-            by_uid: DashMap::new(),
+            names: SharedIdMap::default(),
+            by_uid: SharedIdMap::default(),
             ended: Mutex::default(),
             by_deadline: Mutex::default(),
             next_fence: AtomicI64::new(0),

@@ -18,10 +18,11 @@ mod restores;
 mod rollout;
 mod shelf;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_providers::map::IdMap;
 use hearth_providers::{Uid, VmId};
 
 use crate::breaker::Breaker;
@@ -110,7 +111,7 @@ struct Rollout {
 pub struct Ledger<W> {
     bounds: Bounds,
     floors: Floors,
-    vms: HashMap<VmId, Entry>,
+    vms: IdMap<VmId, Entry>,
     current: Shelf,
     outdated: Shelf,
     rollout: Option<Rollout>,
@@ -132,7 +133,7 @@ impl<W> Ledger<W> {
         Self {
             bounds,
             floors,
-            vms: HashMap::new(),
+            vms: IdMap::default(),
             current: Shelf::default(),
             outdated: Shelf::default(),
             rollout: None,

@@ -38,6 +38,7 @@ mod refill;
 mod release;
 pub mod requests;
 pub mod resolve;
+mod restore;
 mod retire;
 pub mod sizing;
 mod sync;

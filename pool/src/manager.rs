@@ -418,7 +418,7 @@ impl Manager {
             uid: lease.uid,
             status: VmStatus::Failed,
             create_time: lease.acquire_time,
-            tags: BTreeMap::new(),
+            tags: hearth_providers::model::Tags::default(),
             snapshots: Vec::new(),
             restored_from: None,
             endpoints: Vec::new(),

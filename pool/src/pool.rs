@@ -77,7 +77,10 @@ pub struct Pool {
     /// Who makes its VMs.
     pub provider: Arc<Provider>,
     pub(crate) metrics: PoolMetrics,
+    /// Wakes its driver.
     pub(crate) bell: Arc<Notify>,
+    /// Wakes its driver when more of the same has been gathered: rung with each handoff.
+    pub(crate) soft_bell: Notify,
     pub(crate) stop: tokio_util::sync::CancellationToken,
     pub(crate) ledger: Mutex<Ledger<oneshot::Sender<Granted>>>,
     pub(crate) shared: Shared,
@@ -139,6 +142,7 @@ impl Pool {
             provider,
             metrics,
             bell: Arc::default(),
+            soft_bell: Notify::new(),
             stop: tokio_util::sync::CancellationToken::new(),
             ledger: Mutex::new(ledger),
             shared,
@@ -285,7 +289,12 @@ impl Pool {
         // Looked at under the lock: a new generation is published before the old one's VMs are
         // taken from the books.
         let mut ledger = self.ledger.lock();
-        if self.restores_from(template) {
+        if !ledger.is_restoring(&vm.vm_id) {
+            drop(ledger);
+            // Its time was over, and its restore was taken for failed.
+            self.discard([vm], "not_ready");
+            false
+        } else if self.restores_from(template) {
             let was_unproven = ledger.is_unproven();
             let settled = ledger.restored(vm, now);
             let is_proof = was_unproven && !ledger.is_unproven();
@@ -322,7 +331,7 @@ impl Pool {
                 }
             }
         }
-        self.bell.notify_one();
+        self.soft_bell.notify_one();
     }
 
     /// Throws warm VMs away.
@@ -353,7 +362,7 @@ impl Pool {
             // Nobody drives it any more, and tenants still have VMs of it.
             self.settle_budget(0, 0, 0);
         } else {
-            self.bell.notify_one();
+            self.soft_bell.notify_one();
         }
     }
 

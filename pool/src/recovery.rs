@@ -270,7 +270,12 @@ impl Manager {
         }
     }
 
-    fn finish_release(&self, lease: &Arc<Lease>, view: Option<VmView>, was_aborted: bool) {
+    fn finish_release(
+        self: &Arc<Self>,
+        lease: &Arc<Lease>,
+        view: Option<VmView>,
+        was_aborted: bool,
+    ) {
         let now = self.env.boot_time();
         match view {
             // Nobody ever had it: its record goes with it, and its request may have led to another.

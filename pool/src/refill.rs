@@ -8,26 +8,60 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_providers::model::VmStatus;
-use hearth_providers::readiness::warm_up;
-use hearth_providers::{Uid, VmId, VmRuntime, VmRuntimeError, VmSpec};
-use tokio::time::Instant;
+use hearth_providers::{VmId, VmRuntimeError};
 
-use crate::build::WARM_UP_TIMEOUT;
-use crate::error::Error;
-use crate::ids::Tenant;
 use crate::jobs::Class;
-use crate::ledger::{RestoreLimit, WarmVm};
-use crate::manager::{Manager, Phase, tags};
+use crate::ledger::RestoreLimit;
+use crate::manager::{Manager, Phase};
 use crate::mutants::{self, Mutant};
 use crate::pool::{Pool, WarmState};
 use crate::templates::Template;
-use crate::throttle::{Asker, RestorePlace};
-
-/// Which part of the oldest age VMs may seem older than they are, each another.
-const AGE_SPREAD: f64 = 0.2;
+use crate::throttle::{Asker, NOISE};
 
 /// How long a driver sleeps when nothing wakes it.
 const REPAIR_PERIOD: Duration = Duration::from_secs(1);
+/// A refill does not run beside each claim of a burst: VMs that were taken are gathered for so long,
+/// and again while the burst goes on and the pool bears it.
+const GATHER: Duration = Duration::from_millis(2);
+/// How often at most, one after another.
+const MOST_GATHERED: u32 = 25;
+
+/// What a driver has gathered since its last turn.
+#[derive(Debug, Default)]
+struct Gathered {
+    times: u32,
+    claims: u64,
+}
+
+impl Gathered {
+    /// Whether the refill of `pool` waits once more, as nobody suffers from it: its restores are so quick
+    /// that beginning one costs as much as a claim, nobody waits, at least half is warm, and later, while
+    /// claims go on to come, what is left lasts for longer than all that is missing takes to restore.
+    fn goes_on(&mut self, pool: &Pool) -> bool {
+        let claims = pool.misses().claims_and_misses().0;
+        let claimed = claims.saturating_sub(std::mem::replace(&mut self.claims, claims));
+        self.times += 1;
+        let Some(restore_time) = pool.restore_time().filter(|it| *it < NOISE) else { return false };
+        let (warm, target) = {
+            let ledger = pool.ledger.lock();
+            if ledger.waiting() > 0 {
+                return false;
+            }
+            (ledger.warm(), ledger.bounds().target)
+        };
+        if self.times == 1 {
+            return 2 * warm >= target;
+        }
+        if claimed == 0 || self.times > MOST_GATHERED {
+            return false;
+        }
+        let lasts = GATHER.as_secs_f64() * warm as f64 / claimed as f64;
+        let at_once = pool.max_restoring().max(1) as f64;
+        let takes =
+            restore_time.as_secs_f64() * (target.saturating_sub(warm) as f64 / at_once + 1.0);
+        lasts > takes + 2.0 * GATHER.as_secs_f64()
+    }
+}
 
 impl Manager {
     /// Starts the driver of `pool`.
@@ -35,14 +69,22 @@ impl Manager {
         let (manager, pool) = (Arc::clone(self), Arc::clone(pool));
         self.tasks.spawn(async move {
             while !pool.stop.is_cancelled() {
-                let sleep = manager.turn(&pool);
-                tokio::select! {
-                    // In this order, so that a run can be repeated.
-                    biased;
-                    () = manager.tasks.stopping().cancelled() => return,
-                    () = pool.stop.cancelled() => {}
-                    () = pool.bell.notified() => {}
-                    () = tokio::time::sleep(sleep) => {}
+                let mut sleep = manager.turn(&pool);
+                let mut gathered = Gathered::default();
+                loop {
+                    let can_wait = tokio::select! {
+                        // In this order, so that a run can be repeated.
+                        biased;
+                        () = manager.tasks.stopping().cancelled() => return,
+                        () = pool.stop.cancelled() => false,
+                        () = pool.bell.notified() => false,
+                        () = pool.soft_bell.notified(), if gathered.times == 0 => true,
+                        () = tokio::time::sleep(sleep) => gathered.times > 0,
+                    };
+                    if !can_wait || sleep < GATHER || !gathered.goes_on(&pool) {
+                        break;
+                    }
+                    sleep = GATHER;
                 }
             }
         });
@@ -190,167 +232,4 @@ impl Manager {
         };
         self.jobs.run(Class::Verb, "probe", self.limits.verb_timeout, call, drop).await
     }
-
-    /// One restore, from the permit to the books.
-    async fn restore(
-        self: Arc<Self>,
-        pool: Arc<Pool>,
-        template: Arc<Template>,
-        vm_id: VmId,
-        place: RestorePlace,
-    ) {
-        let begun = Instant::now();
-        let done = self.make_warm(&pool, &template, &vm_id, place).await;
-        let now = self.env.boot_time();
-        match done {
-            Ok((uid, place)) => {
-                place.succeeded(pool.restore_took(begun.elapsed()));
-                // Those of one age do not all grow too old at once.
-                let spread = pool.config().max_warm_age.unwrap_or_default().mul_f64(AGE_SPREAD);
-                let ready_at = now.saturating_sub(spread.mul_f64(self.env.unit()));
-                let vm = WarmVm { vm_id, uid, ready_at, made_of: Arc::clone(&template) };
-                if pool.bring_in(vm, &template, now) {
-                    self.note_proven(&template.id, template.generation).await;
-                }
-            }
-            Err(error) => self.restore_failed(&pool, &template, &vm_id, &error).await,
-        }
-    }
-
-    /// A restore has failed: the breaker notes it, and who waits is told when nothing else happens
-    /// any more. A new generation of which nothing can be restored is taken back.
-    async fn restore_failed(
-        self: &Arc<Self>,
-        pool: &Arc<Pool>,
-        template: &Template,
-        vm_id: &VmId,
-        error: &VmRuntimeError,
-    ) {
-        let now = self.env.boot_time();
-        pool.metrics.restore_failed(error);
-        let source = std::error::Error::source(error).map(ToString::to_string);
-        tracing::warn!(pool = %pool.id, %error, source, "a restore failed");
-        let reason = source.map_or_else(|| error.to_string(), |it| format!("{error}: {it}"));
-        let jitter = self.env.unit();
-        let (is_open, is_canary) = {
-            let mut ledger = pool.ledger.lock();
-            ledger.restore_failed(vm_id, reason.clone(), now, jitter);
-            (ledger.breaker().is_open(), ledger.is_unproven())
-        };
-        pool.show();
-        pool.bell.notify_one();
-        if !is_open {
-            return;
-        }
-        let retry_after = pool.retry_after(&Tenant::anonymous());
-        pool.dismiss_waiters(|| restore_failed(pool, reason.clone(), retry_after));
-        if is_canary && pool.restores_from(template) {
-            self.roll_back_canary(&template.id, template.generation, reason).await;
-        }
-    }
-
-    /// Restores, probes and warms up one VM of `pool`, and if the pool wants that reads in its memory
-    /// and pauses it. What did not become warm is destroyed. The place is kept until the call has
-    /// ended: one that hangs goes on using what it uses.
-    async fn make_warm(
-        self: &Arc<Self>,
-        pool: &Arc<Pool>,
-        template: &Arc<Template>,
-        vm_id: &VmId,
-        place: RestorePlace,
-    ) -> Result<(Uid, RestorePlace), VmRuntimeError> {
-        let spec = self.pool_spec(pool, template, true)?;
-        let config = pool.config();
-        let pauses = config.warm_state == WarmState::Paused;
-        let (steps, prefaults) = (config.warm_up.clone(), config.prefault);
-        let template = Arc::clone(template);
-        let probe_timeout = self.limits.probe_timeout;
-        let (provider, books) = (Arc::clone(&pool.provider), Arc::clone(pool));
-        let (name, unready) = (vm_id.clone(), self.reaper.clone());
-        let call = move || {
-            let runtime = provider.runtime.as_ref();
-            let ready = || -> Result<Uid, VmRuntimeError> {
-                runtime.create_vm_with_spec(&name, &spec)?;
-                template.wait_restored(runtime, &name, probe_timeout)?;
-                warm_up(runtime, &name, &steps, WARM_UP_TIMEOUT)?;
-                // Who waits already is served sooner without.
-                if prefaults && books.ledger.lock().waiting() == 0 {
-                    prefault(runtime, &name)?;
-                }
-                if pauses {
-                    runtime.pause_vm(&name)?;
-                }
-                let found = runtime.get_vm(&name).map(|vm| vm.uid);
-                found.ok_or(VmRuntimeError::NotFound { vm_id: name.clone() })
-            };
-            // Also when it could not be made: its answer may have been lost.
-            let uid = ready().inspect_err(|_| unready.retire(&provider, name.clone(), None))?;
-            Ok((uid, place))
-        };
-        let (late_pool, late_name, reaper) = (Arc::clone(pool), vm_id.clone(), self.reaper.clone());
-        let late = move |done: Result<(Uid, RestorePlace), VmRuntimeError>| {
-            if done.is_ok() {
-                late_pool.metrics.discarded("not_ready");
-                reaper.retire(&late_pool.provider, late_name, None);
-            }
-        };
-        self.jobs.run(Class::Restore, "restore", self.limits.restore_timeout, call, late).await
-    }
-
-    /// What a restore for `pool` asks its provider for, tags included.
-    pub(crate) fn pool_spec(
-        &self,
-        pool: &Pool,
-        template: &Template,
-        resume: bool,
-    ) -> Result<VmSpec, VmRuntimeError> {
-        let not_ready = || VmRuntimeError::Unavailable {
-            what: format!("template {}", template.id),
-            source: template.not_ready().map(Into::into),
-        };
-        let mut spec = template.restore_spec(resume).ok_or_else(not_ready)?;
-        spec.tags = self.tags(Some(pool), Some(template));
-        Ok(spec)
-    }
-
-    /// What is written on an instance, to know it after a restart.
-    pub(crate) fn tags(
-        &self,
-        pool: Option<&Pool>,
-        template: Option<&Template>,
-    ) -> std::collections::BTreeMap<String, String> {
-        let mut tags = std::collections::BTreeMap::from([
-            (tags::STATE.to_owned(), self.state_uuid().to_string()),
-            (tags::BOOT.to_owned(), self.boot_id.clone()),
-            (tags::MADE_AT.to_owned(), self.env.boot_time().as_millis().to_string()),
-        ]);
-        if let Some(pool) = pool {
-            tags.insert(tags::POOL.to_owned(), pool.id.to_string());
-        }
-        if let Some(template) = template {
-            tags.insert(tags::TEMPLATE.to_owned(), template.id.to_string());
-            tags.insert(tags::GENERATION.to_owned(), template.generation.to_string());
-        }
-        tags
-    }
-}
-
-/// Has the memory of a VM that is to wait read in. A VM that has it not is as good as ever, so nothing
-/// of this fails the restore but the end of the VM.
-fn prefault(runtime: &dyn VmRuntime, vm_id: &VmId) -> Result<(), VmRuntimeError> {
-    use VmRuntimeError as E;
-    match runtime.prefault_vm(vm_id) {
-        Ok(bytes) => tracing::debug!(%vm_id, bytes, "the memory of a VM was read in"),
-        Err(gone @ (E::NotFound { .. } | E::InvalidTransition { .. } | E::Unavailable { .. })) => {
-            return Err(gone);
-        }
-        Err(error) => tracing::debug!(%vm_id, %error, "the memory of a VM was not read in"),
-    }
-    Ok(())
-}
-
-pub(crate) fn restore_failed(pool: &Pool, reason: String, retry_after: Duration) -> Error {
-    let source =
-        VmRuntimeError::Unavailable { what: "a restore".to_owned(), source: Some(reason.into()) };
-    Error::RestoreFailed { pool: pool.id.to_string(), retry_after, source }
 }

@@ -14,12 +14,55 @@ use crate::acquire::Expiration;
 use crate::error::{Error, Result};
 use crate::ids::Tenant;
 use crate::jobs::Class;
-use crate::journal::RecordState;
+use crate::journal::{LeaseRecord, RecordState};
 use crate::lease::{Lease, Leases};
 use crate::lifecycle::VmEvent;
 use crate::manager::{Manager, tags};
 use crate::metrics;
 use crate::mutants::{self, Mutant};
+use crate::retire::OnGone;
+
+/// A lease whose VM is being destroyed.
+pub(crate) struct EndedLease {
+    manager: Arc<Manager>,
+    lease: Arc<Lease>,
+    /// A name that is free only when the VM is gone.
+    frees: Option<VmId>,
+}
+
+impl EndedLease {
+    /// What is written of its end.
+    pub(crate) fn record(&self) -> LeaseRecord {
+        // From Releasing to Gone nothing else leads.
+        let _ = self.lease.advance(VmEvent::Destroyed);
+        self.lease.record(RecordState::Gone, self.manager.boot_id())
+    }
+
+    /// Writes the ends of leases. Blocks on the journal for microseconds.
+    pub(crate) fn write(&self, records: &[LeaseRecord]) {
+        if let Err(error) = self.manager.journal.write_leases(records) {
+            // The next start finds them as they were: ended, and without a VM.
+            tracing::warn!(leases = records.len(), %error, "the end of leases could not be written");
+        }
+    }
+
+    /// The VM is gone, and that is written.
+    pub(crate) fn settle(self) {
+        let Self { manager, lease, frees } = self;
+        let (leases, now) = (&manager.leases, manager.env.boot_time());
+        frees.inspect(|vm_id| leases.free_name(vm_id, &lease, now));
+        if mutants::is(Mutant::NameFreedTwice) {
+            leases.drop_name(&lease.held().vm_id, lease.uid);
+        }
+        leases.remove(lease.uid);
+        drop(std::mem::take(&mut *lease.room.lock()));
+        if let Some(pool) = &lease.pool {
+            pool.leased_changed(-1);
+            pool.end_quarantine(lease.uid);
+        }
+        manager.requests.ended(lease.request.clone(), lease.uid, now);
+    }
+}
 
 impl Manager {
     /// Ends a lease; returns when the name is free. A second call is fine.
@@ -85,7 +128,7 @@ impl Manager {
 
     /// Ends a lease that has not ended yet. What it answers says when the VM is gone, where the
     /// name is not free before that.
-    pub(crate) fn end(&self, lease: &Arc<Lease>) -> Result<Option<Gone>> {
+    pub(crate) fn end(self: &Arc<Self>, lease: &Arc<Lease>) -> Result<Option<Gone>> {
         let _writing = lease.writing.lock();
         if lease.advance(VmEvent::Released).is_err() {
             return Ok(None);
@@ -121,7 +164,7 @@ impl Manager {
     }
 
     /// Ends a lease that nobody can claim: its caller left, and it had neither id nor name.
-    pub(crate) fn release_unclaimed(&self, lease: &Arc<Lease>) {
+    pub(crate) fn release_unclaimed(self: &Arc<Self>, lease: &Arc<Lease>) {
         if let Err(error) = self.end(lease) {
             tracing::warn!(uid = %lease.uid, %error, "an unclaimed VM is left to expire");
         }
@@ -147,38 +190,23 @@ impl Manager {
     /// of its lease.
     pub(crate) fn retire_unhanded(&self, lease: &Arc<Lease>, called: VmId) {
         let (journal, uid) = (Arc::clone(&self.journal), lease.uid);
-        let on_gone = Box::new(move || {
+        let on_gone = OnGone::Call(Box::new(move || {
             if let Err(error) = journal.forget_lease(uid) {
                 tracing::warn!(%uid, %error, "an aborted lease could not be forgotten");
             }
-        });
+        }));
         drop(self.reaper.retire_instance(&lease.provider, lease.uid, called, on_gone));
     }
 
     /// Destroys the VM of a lease that has ended; `frees` is a name that is free only then.
-    pub(crate) fn destroy(&self, lease: &Arc<Lease>, called: VmId, frees: Option<VmId>) -> Gone {
-        let (journal, leases) = (Arc::clone(&self.journal), Arc::clone(&self.leases));
-        let (requests, env) = (Arc::clone(&self.requests), Arc::clone(&self.env));
-        let (ended, boot_id) = (Arc::clone(lease), self.boot_id.clone());
-        let on_gone = Box::new(move || {
-            let now = env.boot_time();
-            let _ = ended.advance(VmEvent::Destroyed);
-            let written = journal.write_lease(&ended.record(RecordState::Gone, &boot_id));
-            if let Err(error) = written {
-                tracing::warn!(uid = %ended.uid, %error, "the end of a lease could not be written");
-            }
-            frees.inspect(|vm_id| leases.free_name(vm_id, &ended, now));
-            if mutants::is(Mutant::NameFreedTwice) {
-                leases.drop_name(&ended.held().vm_id, ended.uid);
-            }
-            leases.remove(ended.uid);
-            drop(std::mem::take(&mut *ended.room.lock()));
-            if let Some(pool) = &ended.pool {
-                pool.leased_changed(-1);
-                pool.end_quarantine(ended.uid);
-            }
-            requests.ended(ended.request.clone(), ended.uid, now);
-        });
+    pub(crate) fn destroy(
+        self: &Arc<Self>,
+        lease: &Arc<Lease>,
+        called: VmId,
+        frees: Option<VmId>,
+    ) -> Gone {
+        let (manager, ended) = (Arc::clone(self), Arc::clone(lease));
+        let on_gone = OnGone::End(EndedLease { manager, lease: ended, frees });
         self.reaper.retire_instance(&lease.provider, lease.uid, called, on_gone)
     }
 

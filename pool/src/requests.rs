@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use hearth_providers::Uid;
+use hearth_providers::map::SharedIdMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -46,7 +46,7 @@ pub struct RequestKey {
 /// Every request remembered.
 #[derive(Debug)]
 pub struct RequestLog {
-    known: DashMap<RequestKey, Known>,
+    known: SharedIdMap<RequestKey, Known>,
     /// How many these are: to count them is to lock all of them.
     len: AtomicUsize,
     ended: Mutex<Ended>,
@@ -108,7 +108,7 @@ pub struct Pending {
 impl RequestLog {
     /// A log of at most `capacity` requests.
     pub fn new(capacity: usize) -> Arc<Self> {
-        let (known, len) = (DashMap::new(), AtomicUsize::new(0));
+        let (known, len) = (SharedIdMap::default(), AtomicUsize::new(0));
         Arc::new(Self { known, len, ended: Mutex::default(), capacity })
     }
 

@@ -12,7 +12,7 @@
 //!   nothing there. So what hangs does not hold up what is well.
 //! - A pool that was refused is told when there may be a place for it; pools are told in turns.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub struct Throttle(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     /// By number, when each that runs is to be taken for stuck.
-    running: HashMap<u64, Duration>,
+    running: BTreeMap<u64, Duration>,
     next_number: u64,
     most: usize,
     concurrency: Concurrency,
@@ -108,7 +108,7 @@ impl Throttle {
     /// At most `most` at once, and no faster than `rate` from `now` on.
     pub fn new(most: usize, rate: Option<Rate>, now: Duration) -> Self {
         Self(Arc::new(Mutex::new(State {
-            running: HashMap::new(),
+            running: BTreeMap::new(),
             next_number: 0,
             most: most.max(1),
             concurrency: Concurrency::new(most),
@@ -171,10 +171,30 @@ pub struct RestorePlace {
 
 impl RestorePlace {
     /// The restore has succeeded; of late they take `slowdown` times what one takes alone.
-    pub fn succeeded(self, slowdown: f64) {
+    pub fn succeeded(&self, slowdown: f64) {
         let mut state = self.throttle.0.lock();
         let running = state.running.len();
         state.concurrency.ended(slowdown, running);
+    }
+
+    /// Another restore of the same pool may begin here at `now`: nobody else wants the place.
+    pub fn renew(&self, asker: Asker<'_>, now: Duration) -> bool {
+        let mut state = self.throttle.0.lock();
+        let is_others = |bell: &Arc<Notify>| !Arc::ptr_eq(bell, asker.bell);
+        if state.urgent.bells.iter().chain(&state.filling.bells).any(is_others) {
+            return false;
+        }
+        let active = state.running.values().filter(|stuck_at| **stuck_at > now).count();
+        if active > state.concurrency.limit() {
+            return false;
+        }
+        if let Some((rate, bucket)) = &mut state.rate
+            && bucket.take(*rate, now).is_err()
+        {
+            return false;
+        }
+        state.running.insert(self.number, now + asker.stuck_after());
+        true
     }
 }
 
@@ -211,7 +231,7 @@ const LATEST: f64 = 0.2;
 /// the next is a long one.
 const LATEST_GAP: f64 = 0.03;
 /// Below this, what a restore takes is mostly what the machine does beside it.
-const NOISE_SECONDS: f64 = 5e-3;
+pub(crate) const NOISE: Duration = Duration::from_millis(5);
 
 impl RestoreTimes {
     /// One has succeeded at `now` and took `took`, while somebody waited or nobody did; answers how
@@ -228,7 +248,7 @@ impl RestoreTimes {
         self.alone_seconds = Some(alone);
         let mean = self.mean_seconds.map_or(took, |mean| mean + LATEST * (took - mean));
         self.mean_seconds = Some(mean);
-        mean / alone.max(NOISE_SECONDS)
+        mean / alone.max(NOISE.as_secs_f64())
     }
 
     /// What one took when its template was built, for as long as nothing better is known.
@@ -311,6 +331,22 @@ mod tests {
         assert!(well.at(&throttle, false, later).is_some());
         assert!(stuck.at(&throttle, false, later).is_none(), "it has enough");
         drop(held);
+    }
+
+    #[test]
+    fn a_place_is_kept_only_while_nobody_else_wants_it() {
+        let throttle = grown(1);
+        let (filling, other) = (Wants::default(), Wants::default());
+        let place = filling.one(&throttle, false).unwrap();
+        let renewed = |now| {
+            let (bell, places) = (&filling.bell, &filling.places);
+            place.renew(Asker { bell, places, is_urgent: false, restore_time: None }, now)
+        };
+        assert!(renewed(NOW));
+        assert!(filling.one(&throttle, false).is_none(), "the place is taken");
+        assert!(renewed(NOW), "that it wants more places itself is no reason");
+        assert!(other.one(&throttle, false).is_none());
+        assert!(!renewed(NOW), "the other is next");
     }
 
     #[test]

@@ -12,13 +12,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
 use crate::error::{Result, VmRuntimeError};
 use crate::id::{Uid, VmId};
+use crate::map::SharedIdMap;
 
 /// Where a directory keeps its files.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl Paths {
 /// The names of one provider's VMs.
 #[derive(Debug)]
 pub struct Directory {
-    index: DashMap<VmId, Uid>,
+    index: SharedIdMap<VmId, Uid>,
     disk: Option<Disk>,
 }
 
@@ -62,7 +62,7 @@ struct Disk {
 impl Directory {
     /// A directory of names that live and die with the process.
     pub fn in_memory() -> Self {
-        Self { index: DashMap::new(), disk: None }
+        Self { index: SharedIdMap::default(), disk: None }
     }
 
     /// The directory below `paths`, which are made (0700) when absent. Nothing is claimed yet.
@@ -78,7 +78,7 @@ impl Directory {
         let names = std::fs::File::open(paths.names())
             .map_err(|error| VmRuntimeError::backend("open the names", error))?;
         let disk = Some(Disk { paths, names: names.into() });
-        Ok(Self { index: DashMap::new(), disk })
+        Ok(Self { index: SharedIdMap::default(), disk })
     }
 
     /// Where its files are, if it has any.

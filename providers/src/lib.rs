@@ -32,6 +32,7 @@ pub mod id;
 pub mod limit;
 #[cfg(all(any(feature = "firecracker", feature = "qemu"), target_os = "linux"))]
 pub(crate) mod local;
+pub mod map;
 pub mod memory;
 pub mod model;
 #[cfg(all(any(feature = "firecracker", feature = "qemu"), target_os = "linux"))]

@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::VmRuntimeError;
 use crate::id::{SnapshotId, Uid, VmId};
+
+/// What somebody wrote on a VM: never changed from then on, so that its spec, its record and every view of
+/// it have the same.
+pub type Tags = Arc<BTreeMap<String, String>>;
 
 /// What to make a VM from: a cold boot, or a snapshot when `restore_from` is set.
 ///
@@ -45,7 +50,7 @@ pub struct VmSpec {
     pub restore_from: Option<SnapshotRef>,
     /// Opaque to the provider: kept with the instance and given back in [`VmView::tags`], also
     /// after a restart. The pool writes here whose the instance is.
-    pub tags: BTreeMap<String, String>,
+    pub tags: Tags,
 }
 
 /// The most vCPUs that a spec may ask for.
@@ -71,7 +76,7 @@ impl Default for VmSpec {
             vsock_cid: None,
             track_dirty_pages: false,
             restore_from: None,
-            tags: BTreeMap::new(),
+            tags: Tags::default(),
         }
     }
 }
@@ -208,7 +213,7 @@ pub struct VmView {
     /// When it was made, by the host's wall clock.
     pub create_time: SystemTime,
     /// As given in [`VmSpec::tags`].
-    pub tags: BTreeMap<String, String>,
+    pub tags: Tags,
     /// Names of its snapshots, in the order they were taken.
     pub snapshots: Vec<SnapshotId>,
     /// The uid of the snapshot it was restored from.

@@ -1,5 +1,7 @@
 //! The books against plain lists by state: whatever happens in whatever order, both say the same.
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 use proptest::sample::Index;
 

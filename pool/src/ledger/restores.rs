@@ -73,6 +73,11 @@ impl<W> Ledger<W> {
         true
     }
 
+    /// The restore of `vm_id` has begun, and neither ended nor failed.
+    pub fn is_restoring(&self, vm_id: &VmId) -> bool {
+        self.vms.get(vm_id).is_some_and(|entry| entry.vm.is_none())
+    }
+
     /// Where nothing is missing nothing is wished for any more.
     pub fn settle_wishes(&mut self) {
         if self.warm() + self.restoring >= self.bounds.target {

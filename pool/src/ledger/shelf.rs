@@ -1,9 +1,10 @@
 //! Warm VMs in the order in which they are handed out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use hearth_providers::VmId;
+use hearth_providers::map::IdMap;
 
 use super::Entry;
 use crate::lifecycle::VmState;
@@ -21,7 +22,7 @@ pub(super) struct Shelf {
 
 impl Shelf {
     /// When its oldest VM became warm.
-    pub(super) fn oldest(&mut self, vms: &HashMap<VmId, Entry>) -> Option<Duration> {
+    pub(super) fn oldest(&mut self, vms: &IdMap<VmId, Entry>) -> Option<Duration> {
         while let Some((_, front)) = self.oldest_first.front()
             && !is_warm(vms, front)
         {
@@ -31,13 +32,13 @@ impl Shelf {
     }
 
     /// Where nobody takes from the front, the names of those that died behind it would pile up.
-    pub(super) fn sweep(&mut self, vms: &HashMap<VmId, Entry>) {
+    pub(super) fn sweep(&mut self, vms: &IdMap<VmId, Entry>) {
         if self.oldest_first.len() > 2 * self.warm + MIN_SWEPT {
             self.oldest_first.retain(|(_, vm_id)| is_warm(vms, vm_id));
         }
     }
 }
 
-fn is_warm(vms: &HashMap<VmId, Entry>, vm_id: &VmId) -> bool {
+fn is_warm(vms: &IdMap<VmId, Entry>, vm_id: &VmId) -> bool {
     vms.get(vm_id).is_some_and(|entry| entry.state == VmState::Warm)
 }

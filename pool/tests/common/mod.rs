@@ -81,10 +81,22 @@ impl Host {
         self.make(Arc::clone(&self.env) as Arc<dyn Env>, limits, Arc::new(latency))
     }
 
+    /// A life whose jobs run on threads, in real time.
+    #[allow(dead_code, reason = "not every test has threads")]
+    pub fn open_on_threads(&self, limits: Limits) -> Node {
+        let tasks = TaskGroup::new();
+        let jobs = Jobs::on_threads(tasks.clone(), limits.places());
+        self.make_with(Arc::clone(&self.env) as Arc<dyn Env>, limits, tasks, jobs)
+    }
+
     fn make(&self, env: Arc<dyn Env>, limits: Limits, latency: Latency) -> Node {
         let tasks = TaskGroup::new();
         let places = Places { restore: 64, ..limits.places() };
         let jobs = Jobs::simulated(tasks.clone(), places, latency);
+        self.make_with(env, limits, tasks, jobs)
+    }
+
+    fn make_with(&self, env: Arc<dyn Env>, limits: Limits, tasks: TaskGroup, jobs: Jobs) -> Node {
         let journal = Journal::open(&self.dir.path().join("journal"), &*env).unwrap();
         let providers = vec![Arc::clone(&self.provider)];
         let manager = Manager::new(env, limits, journal, jobs, tasks.clone(), providers);

@@ -189,7 +189,7 @@ cases! {
     /// Tags are the restored VM's own.
     fn a_restored_vm_has_its_own_tags(p) if (p.capabilities().restore) {
         let mut spec = restore_of(p.template()?.reference());
-        spec.tags.insert("pool".to_owned(), "default".to_owned());
+        std::sync::Arc::make_mut(&mut spec.tags).insert("pool".to_owned(), "default".to_owned());
         let vm = p.make("vm", &spec)?;
         same("the tags", p.view(&vm.id)?.tags, spec.tags)?;
         let other = p.restored("other", p.template()?.reference())?;

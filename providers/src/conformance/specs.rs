@@ -4,7 +4,7 @@ use super::case::cases;
 use super::outcome::{Outcome, refused, same};
 use super::scene::Scene;
 use crate::error::VmRuntimeError;
-use crate::model::{Drive, MAX_MEM_SIZE_MIB, MAX_VCPU_COUNT, VmSpec};
+use crate::model::{Drive, MAX_MEM_SIZE_MIB, MAX_VCPU_COUNT, Tags, VmSpec};
 
 cases! {
     /// A VM has at least one vCPU.
@@ -62,10 +62,10 @@ cases! {
     /// Tags come back, by every way of looking.
     fn tags_come_back(p) {
         let mut spec = p.fixture().spec.clone();
-        spec.tags.insert("owner".to_owned(), "somebody".to_owned());
+        std::sync::Arc::make_mut(&mut spec.tags).insert("owner".to_owned(), "somebody".to_owned());
         let vm = p.make("vm", &spec)?;
-        same("the tags by name", p.view(&vm.id)?.tags, spec.tags.clone())?;
-        same("the tags by uid", p.get_vm_by_uid(vm.uid).map(|vm| vm.tags), Some(spec.tags.clone()))?;
+        same("the tags by name", p.view(&vm.id)?.tags, Tags::clone(&spec.tags))?;
+        same("the tags by uid", p.get_vm_by_uid(vm.uid).map(|vm| vm.tags), Some(Tags::clone(&spec.tags)))?;
         let listed = p.list().into_iter().map(|vm| vm.tags).collect();
         same("the tags in the list", listed, vec![spec.tags])?;
     }

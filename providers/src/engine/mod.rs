@@ -21,7 +21,6 @@ mod verbs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dashmap::DashMap;
 use parking_lot::RwLock;
 
 use crate::backend::{Backend, Place};
@@ -29,6 +28,7 @@ use crate::directory::Directory;
 use crate::env::Env;
 use crate::error::{Result, VmRuntimeError};
 use crate::id::{Uid, VmId};
+use crate::map::SharedIdMap;
 use crate::model::{Failure, VmStatus};
 use crate::provider::ExitObserver;
 use crate::snapshots::Snapshots;
@@ -47,7 +47,7 @@ pub struct Engine<B: Backend> {
     /// This boot of the host.
     boot_id: String,
     directory: Directory,
-    instances: DashMap<Uid, Arc<Instance<B::Machine>>>,
+    instances: SharedIdMap<Uid, Arc<Instance<B::Machine>>>,
     snapshots: Snapshots<B::Image>,
     tombstones: Tombstones,
     deaths: Arc<Deaths<B>>,
@@ -55,7 +55,7 @@ pub struct Engine<B: Backend> {
 
 /// Where machines report their end: outlives no engine, keeps none alive.
 struct Deaths<B: Backend> {
-    instances: DashMap<Uid, std::sync::Weak<Instance<B::Machine>>>,
+    instances: SharedIdMap<Uid, std::sync::Weak<Instance<B::Machine>>>,
     observer: RwLock<Option<ExitObserver>>,
 }
 

@@ -5,7 +5,6 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use dashmap::DashMap;
 use parking_lot::RwLock;
 
 use super::instance::{Instance, Record};
@@ -17,6 +16,7 @@ use crate::env::Env;
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::id::{Uid, VmId};
+use crate::map::SharedIdMap;
 use crate::model::{CONSOLE_TAIL_BYTES, Failure, VmStatus};
 use crate::snapshots::{self, Snapshots};
 
@@ -97,14 +97,14 @@ impl<B: Backend> Engine<B> {
     }
 
     fn new(name: &str, backend: Arc<B>, env: Arc<dyn Env>, directory: Directory) -> Self {
-        let deaths = Deaths { instances: DashMap::new(), observer: RwLock::new(None) };
+        let deaths = Deaths { instances: SharedIdMap::default(), observer: RwLock::new(None) };
         Self {
             backend,
             name: name.to_owned(),
             boot_id: env.boot_id(),
             env,
             directory,
-            instances: DashMap::new(),
+            instances: SharedIdMap::default(),
             snapshots: Snapshots::default(),
             tombstones: Tombstones::default(),
             deaths: Arc::new(deaths),

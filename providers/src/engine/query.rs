@@ -9,7 +9,7 @@ use crate::backend::{Backend, Source};
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::id::{Uid, VmId};
-use crate::model::{SnapshotRef, SnapshotView, VmStatus, VmView};
+use crate::model::{SnapshotRef, SnapshotView, Tags, VmStatus, VmView};
 use crate::provider::{ConsoleChunk, ExitObserver, Probe, VmQuery};
 use crate::transition::Verb;
 
@@ -113,7 +113,7 @@ impl<B: Backend> Engine<B> {
             uid: record.uid,
             status: instance.status(),
             create_time: record.create_time,
-            tags: record.spec.tags.clone(),
+            tags: Tags::clone(&record.spec.tags),
             snapshots: instance.snapshots.lock().iter().map(|(id, _)| id.clone()).collect(),
             restored_from: record.restored_from,
             endpoints: self.backend.endpoints(instance.machine()),

@@ -1,12 +1,13 @@
 //! What is remembered of destroyed VMs: by uid, and by name until the name is used again.
 //! Bounded in number and in time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::id::{Uid, VmId};
+use crate::map::IdMap;
 use crate::model::VmView;
 
 /// The most destroyed VMs that one provider remembers.
@@ -21,8 +22,8 @@ pub(super) struct Tombstones {
 
 #[derive(Debug, Default)]
 struct Inner {
-    by_uid: HashMap<Uid, VmView>,
-    by_name: HashMap<VmId, Uid>,
+    by_uid: IdMap<Uid, VmView>,
+    by_name: IdMap<VmId, Uid>,
     oldest_first: VecDeque<(Duration, Uid)>,
 }
 

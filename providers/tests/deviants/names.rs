@@ -115,7 +115,7 @@ pub(crate) const ALL: &[Deviation] = &[
     }),
     ("tags are dropped", |it| {
         it.view = Box::new(|mut vm| {
-            vm.tags.clear();
+            vm.tags = Default::default();
             vm
         });
     }),

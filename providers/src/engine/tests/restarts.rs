@@ -8,7 +8,7 @@ fn what_a_former_life_left_is_adopted_by_name_and_uid() {
     let (before, report) = open("memory", dir.path());
     assert_eq!(report, OpenReport::default());
     let mut spec = VmSpec::default();
-    spec.tags.insert("pool".to_owned(), "default".to_owned());
+    std::sync::Arc::make_mut(&mut spec.tags).insert("pool".to_owned(), "default".to_owned());
     before.create_vm_with_spec(&id("one"), &spec).unwrap();
     before.start_vm(&id("one")).unwrap();
     before.rename_vm(&id("one"), &id("renamed")).unwrap();
