@@ -9,8 +9,10 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::OFlags;
 use serde::Serialize;
 
+use crate::beneath;
 use crate::error::Result;
 use crate::files;
 use crate::id::Uid;
@@ -80,7 +82,7 @@ pub(super) fn keep(
 fn copy_words(from: &Path, into: &Path) -> io::Result<()> {
     let is_words = |name: &String| name == "console" || name.ends_with(".log");
     for name in files::files_in(from)?.iter().filter(|name| is_words(name)).take(MAX_FILES) {
-        let mut file = fs::File::open(from.join(name))?;
+        let mut file = beneath::open(&from.join(name), OFlags::RDONLY)?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(MAX_FILE_BYTES)))?;
         let mut end = Vec::new();

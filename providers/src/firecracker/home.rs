@@ -6,10 +6,13 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, lchown as chown, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
+
 use super::blueprint::Blueprint;
+use crate::beneath;
 use crate::directory::make_private_dir;
 use crate::error::Result;
 use crate::files;
@@ -148,11 +151,10 @@ impl<'a> Home<'a> {
     /// may be lent to others.
     pub(super) fn take(&self, name: &str, to: &Path) -> io::Result<()> {
         let from = self.root.join(name);
-        if self.owner.is_some() {
-            chown(&from, Some(0), Some(0))?;
-            fs::set_permissions(&from, fs::Permissions::from_mode(0o444))?;
+        match self.owner {
+            Some(_) => beneath::take(&from, to, Mode::RUSR | Mode::RGRP | Mode::ROTH),
+            None => fs::rename(from, to),
         }
-        fs::rename(from, to)
     }
 
     /// Removes a file of the process, if it is there.

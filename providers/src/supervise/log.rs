@@ -5,14 +5,15 @@
 //! restart. Where the file system has no holes the file is cut to nothing; offsets then count on
 //! for as long as this value lives.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
 
+use crate::beneath;
 use crate::provider::ConsoleChunk;
 
 /// Holes begin and end at blocks.
@@ -38,7 +39,8 @@ impl AppendLog {
     /// The file at `path`, of which at least the last `max_bytes` are kept, and not much more
     /// than twice as many.
     pub fn new(path: PathBuf, max_bytes: u64) -> Self {
-        let hole = File::open(&path).and_then(|file| Ok(seek(&file, SeekFrom::Data(0))?));
+        let hole = beneath::open(&path, OFlags::RDONLY)
+            .and_then(|file| Ok(seek(&file, SeekFrom::Data(0))?));
         let cut = Cut { base: 0, hole: hole.unwrap_or(0) };
         Self { path, max_bytes, cut: Mutex::new(cut) }
     }
@@ -53,7 +55,7 @@ impl AppendLog {
     /// # Errors
     /// Those of the file system.
     pub fn open_to_append(&self) -> io::Result<File> {
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)
+        beneath::open(&self.path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)
     }
 
     /// At most `max` bytes from `offset` on, or from the first that is still there. Empty while
@@ -63,7 +65,7 @@ impl AppendLog {
     /// Those of the file system.
     pub fn read(&self, offset: u64, max: usize) -> io::Result<ConsoleChunk> {
         let cut = self.cut.lock();
-        let file = match File::open(&self.path) {
+        let file = match beneath::open(&self.path, OFlags::RDONLY) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(ConsoleChunk::default());
@@ -82,7 +84,7 @@ impl AppendLog {
 
     /// The last `max` bytes as text; what cannot be read is left out.
     pub fn tail(&self, max: usize) -> String {
-        let end = std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
+        let end = std::fs::symlink_metadata(&self.path).map_or(0, |metadata| metadata.len());
         let base = self.cut.lock().base;
         let read = self.read((base + end).saturating_sub(max as u64), max);
         read.map_or_else(|_| String::new(), |chunk| String::from_utf8_lossy(&chunk.bytes).into())
@@ -91,11 +93,11 @@ impl AppendLog {
     /// Gives the front back once there is twice as much as is to be kept.
     pub fn trim(&self) {
         let mut cut = self.cut.lock();
-        let length = std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
+        let length = std::fs::symlink_metadata(&self.path).map_or(0, |metadata| metadata.len());
         if length.saturating_sub(cut.hole) <= 2 * self.max_bytes {
             return;
         }
-        let Ok(file) = OpenOptions::new().write(true).open(&self.path) else { return };
+        let Ok(file) = beneath::open(&self.path, OFlags::WRONLY) else { return };
         let hole = (length - self.max_bytes) / BLOCK_BYTES * BLOCK_BYTES;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         if fallocate(&file, flags, 0, hole).is_ok() {
