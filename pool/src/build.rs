@@ -75,7 +75,7 @@ impl Manager {
             ..recipe
         };
         let target = Target::Template(template.id.clone());
-        let id = self.operations().begin(verb, target, &template.etag)?;
+        let id = self.operations().begin(verb, target, &template.etag, None)?;
         match former {
             None => {
                 if let Err(error) = self.publish(History::new(template.clone())).await {

@@ -150,7 +150,8 @@ impl Manager {
         }
         self.check_artifact_bytes(0)?;
         let target = Target::Artifact(id.clone());
-        let operation = self.operations().begin("FreezeVm", target, uid.to_string())?;
+        let owner = Some(subject.tenant());
+        let operation = self.operations().begin("FreezeVm", target, uid.to_string(), owner)?;
         let (manager, begun) = (Arc::clone(self), operation.clone());
         let plan = Plan { id, uid, freezer, allow_stop: request.allow_stop, ttl };
         self.tasks.spawn(async move {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::error::{Error, Kind, Result};
-use crate::ids::{ArtifactId, TemplateId};
+use crate::ids::{ArtifactId, TemplateId, Tenant};
 use crate::jobs::Class;
 use crate::journal::Journal;
 use crate::manager::Manager;
@@ -43,6 +43,8 @@ pub struct Operation {
     pub update_time: SystemTime,
     /// How it ended.
     pub outcome: Option<Outcome>,
+    /// Whose it is; unset: the node's.
+    pub tenant: Option<Tenant>,
     /// Names what it makes, whatever else had the name of its target before.
     makes: String,
     ended_at: Option<Duration>,
@@ -78,6 +80,9 @@ pub struct OperationRecord {
     update_time: SystemTime,
     /// Unset: it was under way.
     ended: Option<Ended>,
+    /// Unset: the node's, or of a version that told nobody apart.
+    #[serde(default)]
+    tenant: Option<Tenant>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +93,11 @@ enum Ended {
 }
 
 impl Operation {
+    /// Whether `tenant` sees it; an operator (`None`) sees all.
+    pub fn is_seen_by(&self, tenant: Option<&Tenant>) -> bool {
+        tenant.is_none() || self.tenant.as_ref() == tenant
+    }
+
     fn record(&self) -> OperationRecord {
         let ended = self.outcome.as_ref().map(|outcome| match outcome {
             Outcome::Done => Ended::Done,
@@ -101,6 +111,7 @@ impl Operation {
             create_time: self.create_time,
             update_time: self.update_time,
             ended,
+            tenant: self.tenant.clone(),
         }
     }
 }
@@ -148,6 +159,7 @@ impl Operations {
                 create_time: record.create_time,
                 update_time: if was_open { now } else { record.update_time },
                 outcome: Some(outcome),
+                tenant: record.tenant,
                 makes: record.makes,
                 ended_at,
             };
@@ -158,7 +170,8 @@ impl Operations {
         }
     }
 
-    /// Begins one, which makes what `makes` names for ever; answers its id.
+    /// Begins one of `tenant`'s, or of the node's, which makes what `makes` names for ever; answers
+    /// its id.
     ///
     /// # Errors
     /// `Storage`, and nothing has begun.
@@ -167,6 +180,7 @@ impl Operations {
         verb: &'static str,
         target: Target,
         makes: impl Into<String>,
+        tenant: Option<Tenant>,
     ) -> Result<String> {
         let id = format!("{}-{}", verb.to_ascii_lowercase(), self.env.uid());
         let now = self.env.now();
@@ -179,6 +193,7 @@ impl Operations {
             create_time: now,
             update_time: now,
             outcome: None,
+            tenant,
             makes: makes.into(),
             ended_at: None,
         };
@@ -250,6 +265,16 @@ impl Operations {
         let by_id = self.by_id.lock();
         let all = by_id.values().map(|kept| kept.borrow());
         all.into_iter().any(|it| it.outcome.is_none() && it.target == *target)
+    }
+
+    /// One operation, as `tenant` or, without one, an operator sees it.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn get_seen_by(&self, id: &str, tenant: Option<&Tenant>) -> Result<Operation> {
+        let known = self.get(id)?;
+        let missing = || Error::NotFound { kind: Kind::Operation, name: id.to_owned() };
+        known.is_seen_by(tenant).then_some(known).ok_or_else(missing)
     }
 
     /// One operation.

@@ -29,7 +29,7 @@ impl TaskGroup {
 
     /// Runs `work`, which may block, on a thread of its own; it is waited for as a task is. It must end
     /// by itself.
-    pub(crate) fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
+    pub fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
         self.tracker.spawn_blocking(work);
     }
 

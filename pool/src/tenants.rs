@@ -31,13 +31,21 @@ pub struct TenantSettings {
     pub max_vms: Option<usize>,
     /// How often it may acquire; unset: as often as it likes.
     pub acquire_rate: Option<Rate>,
+    /// How often it may call, whatever for; unset: as often as it likes.
+    pub request_rate: Option<Rate>,
     /// Warm VMs that are kept for it, by pool.
     pub warm_floors: BTreeMap<PoolId, usize>,
 }
 
 impl Default for TenantSettings {
     fn default() -> Self {
-        Self { weight: 1, max_vms: None, acquire_rate: None, warm_floors: BTreeMap::new() }
+        Self {
+            weight: 1,
+            max_vms: None,
+            acquire_rate: None,
+            request_rate: None,
+            warm_floors: BTreeMap::new(),
+        }
     }
 }
 
@@ -47,8 +55,10 @@ impl TenantSettings {
         if !(1..=MAX_WEIGHT).contains(&self.weight) {
             return Some(("weight", "it must be 1 to 1000"));
         }
-        let rate = self.acquire_rate.as_ref().and_then(Rate::check);
-        rate.map(|why| ("acquire_rate", why))
+        let rates = [("acquire_rate", &self.acquire_rate), ("request_rate", &self.request_rate)];
+        let mut wrong =
+            rates.into_iter().filter_map(|(key, rate)| Some((key, rate.as_ref()?.check()?)));
+        wrong.next()
     }
 }
 
@@ -66,6 +76,20 @@ pub struct TenantsSettings {
 struct Count {
     vms: usize,
     bucket: Option<TokenBucket>,
+    calls: Option<TokenBucket>,
+}
+
+impl Count {
+    /// Nothing is known of whoever has it that would not be known anew.
+    fn says_nothing(&self, settings: &TenantSettings, now: Duration) -> bool {
+        let is_full = |bucket: Option<TokenBucket>, rate: Option<Rate>| match (bucket, rate) {
+            (Some(bucket), Some(rate)) => bucket.is_full(rate, now),
+            _ => true,
+        };
+        self.vms == 0
+            && is_full(self.bucket, settings.acquire_rate)
+            && is_full(self.calls, settings.request_rate)
+    }
 }
 
 /// What tenants may have, and have. Clones are the same.
@@ -101,13 +125,45 @@ impl Tenants {
     /// `RateLimited`, with the time until the next is let through.
     pub fn check_rate(&self, tenant: &Tenant, now: Duration) -> Result<()> {
         let Some(rate) = self.settings(tenant).acquire_rate else { return Ok(()) };
+        self.take(tenant, rate, now, |count| &mut count.bucket)
+    }
+
+    /// Whether some tenant's calls are counted at all.
+    pub fn have_request_rates(&self) -> bool {
+        let mut all = self.settings.named.values().chain([&self.settings.default]);
+        all.any(|settings| settings.request_rate.is_some())
+    }
+
+    /// Counts a call of `tenant` at `now`, in boot time.
+    ///
+    /// # Errors
+    /// `RateLimited`, with the time until the next is let through.
+    pub fn check_request_rate(&self, tenant: &Tenant, now: Duration) -> Result<()> {
+        let Some(rate) = self.settings(tenant).request_rate else { return Ok(()) };
+        self.take(tenant, rate, now, |count| &mut count.calls)
+    }
+
+    fn take(
+        &self,
+        tenant: &Tenant,
+        rate: Rate,
+        now: Duration,
+        bucket: impl Fn(&mut Count) -> &mut Option<TokenBucket>,
+    ) -> Result<()> {
         let mut counts = self.counts.lock();
-        sweep(&mut counts, rate, now);
+        self.sweep(&mut counts, now);
         let count = counts.entry(tenant.clone()).or_default();
-        let bucket = count.bucket.get_or_insert_with(|| TokenBucket::full(rate, now));
+        let bucket = bucket(count).get_or_insert_with(|| TokenBucket::full(rate, now));
         let limited =
             |retry_after| Error::RateLimited { tenant: tenant.as_str().to_owned(), retry_after };
         bucket.take(rate, now).map_err(limited)
+    }
+
+    /// Forgets whoever has nothing and could do all as if it never had.
+    fn sweep(&self, counts: &mut HashMap<Tenant, Count>, now: Duration) {
+        if counts.len() >= SWEEP_AT && counts.len().is_multiple_of(SWEEP_AT) {
+            counts.retain(|tenant, count| !count.says_nothing(self.settings(tenant), now));
+        }
     }
 
     /// A place for one more VM of `tenant`; dropped, it is free.
@@ -135,18 +191,9 @@ impl Tenants {
         let mut counts = self.counts.lock();
         let Some(count) = counts.get_mut(tenant) else { return };
         count.vms = count.vms.saturating_sub(1);
-        if count.vms == 0 && count.bucket.is_none() {
+        if count.vms == 0 && count.bucket.is_none() && count.calls.is_none() {
             counts.remove(tenant);
         }
-    }
-}
-
-/// Forgets whoever has nothing and could acquire as if it never had.
-fn sweep(counts: &mut HashMap<Tenant, Count>, rate: Rate, now: Duration) {
-    if counts.len() >= SWEEP_AT && counts.len().is_multiple_of(SWEEP_AT) {
-        counts.retain(|_, count| {
-            count.vms > 0 || count.bucket.is_some_and(|bucket| !bucket.is_full(rate, now))
-        });
     }
 }
 
@@ -201,6 +248,21 @@ mod tests {
         };
         assert!(tenants.check_rate(&a, now + retry_after).is_ok());
         assert!((0..9).all(|_| tenants.check_rate(&b, now).is_ok()));
+    }
+
+    #[test]
+    fn calls_have_a_rate_beside_that_of_acquires() {
+        let rate = Rate { per_second: 1.0, burst: 1 };
+        let settings = TenantSettings { request_rate: Some(rate), ..TenantSettings::default() };
+        let tenants = tenants(settings);
+        let (a, now) = (Tenant::new("a"), Duration::from_secs(9));
+        assert!(tenants.have_request_rates() && !Tenants::default().have_request_rates());
+        assert!(tenants.check_request_rate(&a, now).is_ok());
+        assert!(tenants.check_request_rate(&a, now).is_err());
+        assert!(tenants.check_rate(&a, now).is_ok(), "acquires have none");
+        let later = now + Duration::from_secs(2);
+        assert!(!tenants.counts.lock()[&a].says_nothing(tenants.settings(&a), now));
+        assert!(tenants.counts.lock()[&a].says_nothing(tenants.settings(&a), later));
     }
 
     #[test]
