@@ -15,6 +15,7 @@ use crate::convert::duration_to_wire;
 use crate::details::status_from_operation;
 use crate::google::longrunning::operations_client::OperationsClient;
 use crate::google::longrunning::{Operation, WaitOperationRequest, operation};
+use crate::transport::{Credentials, Transport};
 use crate::v1::artifact_service_client::ArtifactServiceClient;
 use crate::v1::node_service_client::NodeServiceClient;
 use crate::v1::pool_service_client::PoolServiceClient;
@@ -64,17 +65,17 @@ impl Default for ClientOptions {
 #[derive(Debug, Clone)]
 pub struct HearthClient {
     /// Acquire, use and give back VMs.
-    pub vms: VmServiceClient<Channel>,
+    pub vms: VmServiceClient<Transport>,
     /// Manage pools.
-    pub pools: PoolServiceClient<Channel>,
+    pub pools: PoolServiceClient<Transport>,
     /// Manage templates.
-    pub templates: TemplateServiceClient<Channel>,
+    pub templates: TemplateServiceClient<Transport>,
     /// Manage artifacts.
-    pub artifacts: ArtifactServiceClient<Channel>,
+    pub artifacts: ArtifactServiceClient<Transport>,
     /// Look after the server.
-    pub node: NodeServiceClient<Channel>,
+    pub node: NodeServiceClient<Transport>,
     /// Follow operations.
-    pub operations: OperationsClient<Channel>,
+    pub operations: OperationsClient<Transport>,
 }
 
 impl HearthClient {
@@ -93,7 +94,21 @@ impl HearthClient {
     /// # Errors
     /// As for [`HearthClient::connect`].
     pub async fn connect_with(address: &str, options: ClientOptions) -> Result<Self, Error> {
-        Ok(Self::from_channel(endpoint(address, options)?.connect().await?))
+        Self::connect_as(address, options, &Credentials::default()).await
+    }
+
+    /// Connects to `address` as whom `credentials` say. An address that says neither `http://` nor
+    /// `https://` is encrypted if they have authorities.
+    ///
+    /// # Errors
+    /// As for [`HearthClient::connect`]; when the credentials are none.
+    pub async fn connect_as(
+        address: &str,
+        options: ClientOptions,
+        credentials: &Credentials,
+    ) -> Result<Self, Error> {
+        let channel = secured(address, options, credentials)?.connect().await?;
+        Ok(Self::over(transport(channel, credentials)))
     }
 
     /// Like [`HearthClient::connect_with`], but connects at the first call. Must run within a tokio runtime.
@@ -101,15 +116,34 @@ impl HearthClient {
     /// # Errors
     /// When the address is malformed.
     pub fn connect_lazy(address: &str, options: ClientOptions) -> Result<Self, Error> {
-        Ok(Self::from_channel(endpoint(address, options)?.connect_lazy()))
+        Self::connect_lazy_as(address, options, &Credentials::default())
     }
 
-    /// Stubs over a channel that the caller made, as for TLS.
+    /// Like [`HearthClient::connect_as`], but connects at the first call. Must run within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address is malformed, or the credentials are none.
+    pub fn connect_lazy_as(
+        address: &str,
+        options: ClientOptions,
+        credentials: &Credentials,
+    ) -> Result<Self, Error> {
+        let channel = secured(address, options, credentials)?.connect_lazy();
+        Ok(Self::over(transport(channel, credentials)))
+    }
+
+    /// Stubs over a channel that the caller made.
     #[must_use]
     pub fn from_channel(channel: Channel) -> Self {
+        Self::over(channel.into())
+    }
+
+    /// Stubs over a transport that the caller made.
+    #[must_use]
+    pub fn over(transport: Transport) -> Self {
         macro_rules! stub {
             ($client:ident) => {
-                $client::new(channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
+                $client::new(transport.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
             };
         }
         Self {
@@ -197,9 +231,30 @@ pub fn operation_response<M: Message + Name + Default>(operation: &Operation) ->
     }
 }
 
-fn endpoint(address: &str, options: ClientOptions) -> Result<Endpoint, Error> {
+fn transport(channel: Channel, credentials: &Credentials) -> Transport {
+    match &credentials.token {
+        Some(token) => Transport::bearing(channel, token),
+        None => channel.into(),
+    }
+}
+
+fn secured(
+    address: &str,
+    options: ClientOptions,
+    credentials: &Credentials,
+) -> Result<Endpoint, Error> {
+    let tls = credentials.tls();
+    let endpoint = endpoint(address, options, tls.is_some())?;
+    match tls.filter(|_| endpoint.uri().scheme_str() == Some("https")) {
+        Some(tls) => endpoint.tls_config(tls),
+        None => Ok(endpoint),
+    }
+}
+
+fn endpoint(address: &str, options: ClientOptions, encrypted: bool) -> Result<Endpoint, Error> {
     let has_scheme = address.starts_with("unix:") || address.contains("://");
-    let uri = if has_scheme { address.to_owned() } else { format!("http://{address}") };
+    let scheme = if encrypted { "https" } else { "http" };
+    let uri = if has_scheme { address.to_owned() } else { format!("{scheme}://{address}") };
     let endpoint = Endpoint::from_shared(uri)?
         .tcp_nodelay(true)
         .connect_timeout(options.connect_timeout)

@@ -15,10 +15,12 @@ pub mod convert;
 pub mod details;
 pub mod names;
 mod redact;
+pub mod transport;
 
 pub use client::{ClientOptions, HearthClient};
 pub use details::StatusDetails;
 pub use hearth::v1;
+pub use transport::{Credentials, Transport};
 
 /// The encoded `google.protobuf.FileDescriptorSet` of this API and all that it imports, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hearth.bin"));
