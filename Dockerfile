@@ -50,5 +50,6 @@ VOLUME /var/lib/hearth
 # gRPC, and the admin port: metrics and health.
 EXPOSE 7070 7071
 ENTRYPOINT ["/usr/local/bin/hearth", "serve"]
-CMD ["--provider", "memory", "--listen", "0.0.0.0:7070", "--admin", "0.0.0.0:7071", \
+# What is shown here is a toy, to whoever the ports are published to: --insecure says so.
+CMD ["--provider", "memory", "--insecure", "--listen", "0.0.0.0:7070", "--admin", "0.0.0.0:7071", \
      "--state", "/var/lib/hearth", "--runtime", "/run/hearth"]

@@ -12,17 +12,19 @@ use std::task::{Context, Poll};
 
 use hearth_pool::manager::Manager;
 use hearth_pool::tasks::TaskGroup;
-use hearth_providers::env::Env;
+use hearth_pool::tenants::Tenants;
+use hearth_providers::env::{Env, SystemEnv};
 use http::{Request, Response};
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::{Layer as _, Service};
 
-use crate::config::Grpc;
+use crate::auth::guard::Guard;
+use crate::config::{Config, Grpc};
 use crate::grpc::Services;
 use crate::hearth::StartError;
 use crate::layers::{WatchLayer, Watched};
-use crate::listen;
+use crate::listen::DESCRIPTOR_SETS;
 use crate::telemetry::Levels;
 
 /// What goes around the services; made once, it does for every [`Front`] of this process.
@@ -35,7 +37,10 @@ impl Layers {
     /// # Errors
     /// `Internal` when our own descriptors cannot be read.
     pub fn new() -> Result<Self, StartError> {
-        listen::watch(Arc::default()).map(Self).map_err(StartError::Internal)
+        let (env, settings) = (Arc::new(SystemEnv), Config::default().grpc);
+        let nobody = Guard::new(env, None, &Tenants::default(), &settings);
+        let made = WatchLayer::new(&DESCRIPTOR_SETS, Arc::default(), nobody);
+        made.map(Self).map_err(|error| StartError::Internal(error.into()))
     }
 }
 
@@ -58,9 +63,11 @@ impl Front {
     ) -> Self {
         let ending = tasks.stopping().child_token();
         let (levels, most) = (Levels::detached(), settings.max_message_bytes);
+        let tenants = Tenants::new(manager.limits().tenants.clone());
+        let guard = Guard::new(Arc::clone(&env), None, &tenants, settings);
         let services = Services::new(manager, tasks.clone(), env, levels, most, ending);
         let is_open = Arc::new(AtomicBool::new(false));
-        let layer = layers.0.opened_by(Arc::clone(&is_open));
+        let layer = layers.0.opened_by(Arc::clone(&is_open), guard);
         Self { watched: layer.layer(services.routes().prepare()), is_open }
     }
 

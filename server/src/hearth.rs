@@ -9,6 +9,7 @@ use hearth_pool::jobs::Jobs;
 use hearth_pool::journal::Journal;
 use hearth_pool::manager::Manager;
 use hearth_pool::tasks::TaskGroup;
+use hearth_pool::tenants::Tenants;
 use hearth_providers::directory::Paths;
 use hearth_providers::env::{Env, SystemEnv};
 use hearth_providers::{VmRuntimeError, VmSpec};
@@ -16,10 +17,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 
+use crate::auth::guard::Guard;
+use crate::auth::identities::Identities;
 use crate::config::{Config, dirs};
 use crate::grpc::Services;
 use crate::health::Health;
+use crate::layers::WatchLayer;
+use crate::listen::doors::Doors;
 use crate::telemetry::Levels;
+use crate::tls::Tls;
 use crate::{admin, backends, furnish, listen, metrics};
 
 /// Why a server could not start. `Display` has the cause: this is for a person at a terminal.
@@ -58,6 +64,17 @@ pub enum StartError {
     /// The journal cannot be opened, or recovery or the first template failed.
     #[error("{}", chain(.0))]
     Pool(#[from] Error),
+    /// The Unix socket cannot be had.
+    #[error("cannot listen on {path}: {source}")]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What says who is let in, and over what, cannot be used.
+    #[error("{0}")]
+    Security(String),
     /// A mistake of ours.
     #[error("{0}")]
     Internal(Box<dyn std::error::Error + Send + Sync>),
@@ -89,6 +106,8 @@ impl Hearth {
     /// [`StartError`]; nothing is left behind but directories.
     pub async fn open(config: Config, levels: Levels) -> Result<Self, StartError> {
         let spec = furnish::default_spec(&config).map_err(StartError::Guest)?;
+        let tls = Tls::open(&config.tls).map_err(StartError::Security)?;
+        let identities = open_identities(&config)?;
         metrics::install().map_err(|error| StartError::Internal(error.into()))?;
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
         let state = config.state.clone().or_else(dirs::default_state).ok_or(StartError::NoState)?;
@@ -103,8 +122,13 @@ impl Hearth {
         let paths = Paths { state, runtime: runtime.clone() };
         let providers = backends::open(&config, &paths, journal.state_uuid(), &env)
             .map_err(|(name, source)| StartError::Provider { name, source })?;
-        let (grpc_listener, grpc) = bind(config.listen).await?;
+        let (port, grpc) = bind(config.listen).await?;
         let (admin_listener, admin) = bind(config.admin).await?;
+        let socket = config.socket.as_deref().map(|path| {
+            let failed = |source| StartError::Socket { path: path.to_owned(), source };
+            listen::socket::bind(path).map_err(failed)
+        });
+        let socket = socket.transpose()?;
         let tasks = TaskGroup::new();
         let limits = config.limits.to_pool();
         let jobs = Jobs::on_threads(tasks.clone(), limits.places());
@@ -114,6 +138,10 @@ impl Hearth {
         let health = Health::new(Arc::clone(&manager), reporter.clone()).await;
         let ending = tasks.stopping().child_token();
         let at_once = CancellationToken::new();
+        let tenants = Tenants::new(config.limits.tenants.clone());
+        let guard = Guard::new(Arc::clone(&env), identities.clone(), &tenants, &config.grpc);
+        let layer = WatchLayer::new(&listen::DESCRIPTOR_SETS, health.is_furnished(), guard);
+        let layer = layer.map_err(|error| StartError::Internal(error.into()))?;
         let services = Services::new(
             Arc::clone(&manager),
             tasks.clone(),
@@ -122,15 +150,15 @@ impl Hearth {
             config.grpc.max_message_bytes,
             ending.clone(),
         );
-        let end = ending.clone().cancelled_owned();
-        let serving = listen::serve(
-            grpc_listener,
-            services.routes(),
-            reporter,
-            health.is_furnished(),
-            &config.grpc,
-            end,
-        );
+        if let Some(tls) = &tls {
+            tls.follow(&config.tls, config.reload_interval, &tasks);
+        }
+        if let (Some(identities), Some(file)) = (&identities, &config.auth.file) {
+            identities.follow(file, config.reload_interval, &tasks);
+        }
+        let served = (services.routes(), reporter, layer);
+        let doors = Doors { port, socket };
+        let serving = listen::serve(doors, tls, served, &config.grpc, &tasks, &ending);
         let serving = serving.map_err(StartError::Internal)?;
         let served = Some(listen::spawn(&tasks, serving, at_once.clone()));
         admin::serve(admin_listener, Arc::clone(&health), &tasks);
@@ -160,7 +188,24 @@ impl Hearth {
         furnish::furnish(&self.manager, &self.config, self.spec.clone()).await?;
         self.health.furnished().await;
         tracing::info!(grpc = %self.grpc, admin = %self.admin, "serving");
+        self.say_who_is_let_in();
         Ok(())
+    }
+
+    /// What is said at the start of who can come in.
+    fn say_who_is_let_in(&self) {
+        let encrypted = self.config.tls.certificate.is_some();
+        if self.config.auth.file.is_none() {
+            tracing::warn!(
+                grpc = %self.grpc,
+                "callers are not told apart: everybody who reaches the port is an operator"
+            );
+        } else if !encrypted && !self.grpc.ip().is_loopback() {
+            tracing::warn!(grpc = %self.grpc, "tokens are sent over the network as they are");
+        }
+        if !self.admin.ip().is_loopback() {
+            tracing::warn!(admin = %self.admin, "whoever reaches the admin port learns how much goes on");
+        }
     }
 
     /// Where gRPC is served.
@@ -202,6 +247,12 @@ impl Hearth {
             dirs::tidy_runtime(&self.runtime);
         }
     }
+}
+
+fn open_identities(config: &Config) -> Result<Option<Arc<Identities>>, StartError> {
+    let Some(file) = &config.auth.file else { return Ok(None) };
+    let wrong = |why| StartError::Security(format!("auth.file: {}: {why}", file.display()));
+    Identities::open(file).map(Some).map_err(wrong)
 }
 
 fn make_private(path: &std::path::Path) -> Result<(), StartError> {

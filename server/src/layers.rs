@@ -1,7 +1,9 @@
-//! What every call goes through: it is counted and timed, gets an id, is turned away while the
-//! server starts, and has an error in our words where the transport itself refuses it.
+//! What every call goes through: it is counted and timed, gets an id, is held to the rule of its
+//! method ([`crate::auth`]), is turned away while the server starts or has no place for it, and has an
+//! error in our words where the transport itself refuses it.
 //!
-//! Names of methods come from the descriptors, so that a client cannot make up label values.
+//! Names of methods come from the descriptors, so that a client cannot make up label values; a method
+//! that is there and has no rule is an error.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -21,7 +23,11 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
+use crate::auth::guard::{Guard, Place};
+use crate::auth::rules::{self, Rule};
 use crate::call::CallId;
+use crate::listen::arriving::Arriving;
+use crate::listen::peer::Peer;
 use crate::metrics::MethodMetrics;
 use crate::status::{self, Refusal};
 
@@ -31,27 +37,52 @@ pub(crate) struct WatchLayer {
     methods: Arc<Methods>,
     /// Recovery is over: until then nothing is known that could be answered.
     is_open: Arc<AtomicBool>,
+    guard: Arc<Guard>,
 }
 
 /// What can be asked of a server that starts.
 const WHILE_STARTING: &str = "/hearth.v1.NodeService/GetNode";
+/// What says of each failure whether a VM was allocated.
+const ACQUIRE: &str = "/hearth.v1.VmService/AcquireVm";
 
 #[derive(Debug)]
 struct Methods {
-    by_path: HashMap<String, Arc<MethodMetrics>>,
+    by_path: HashMap<String, Known>,
     /// Of whatever is called that there is not.
-    unknown: Arc<MethodMetrics>,
+    unknown: Known,
+}
+
+/// What is known of a method.
+#[derive(Debug)]
+struct Known {
+    metrics: Arc<MethodMetrics>,
+    rule: Rule,
+    /// Its request is one message.
+    has_one_request: bool,
+}
+
+/// Why the methods cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoLayer {
+    /// The descriptors are none.
+    #[error(transparent)]
+    Descriptors(#[from] prost::DecodeError),
+    /// A method has no line in the table of rules.
+    #[error("{0} has no rule: say in the table of rules who may call it")]
+    NoRule(String),
 }
 
 impl WatchLayer {
-    /// Knows the methods in these encoded descriptor sets; lets calls of ours in when `is_open`.
+    /// Knows the methods in these encoded descriptor sets; lets calls of ours in when `is_open`, and
+    /// those that `guard` lets in.
     ///
     /// # Errors
-    /// When one cannot be decoded.
+    /// When one cannot be decoded, or a method has no rule.
     pub(crate) fn new(
         descriptor_sets: &[&[u8]],
         is_open: Arc<AtomicBool>,
-    ) -> Result<Self, prost::DecodeError> {
+        guard: Arc<Guard>,
+    ) -> Result<Self, NoLayer> {
         let mut by_path = HashMap::new();
         for encoded in descriptor_sets {
             let set = prost_types::FileDescriptorSet::decode(*encoded)?;
@@ -60,19 +91,24 @@ impl WatchLayer {
                     let name =
                         format!("{}.{}", file.package.as_deref().unwrap_or(""), service.name());
                     for method in &service.method {
-                        let metrics = MethodMetrics::new(&name, method.name());
-                        by_path.insert(format!("/{name}/{}", method.name()), Arc::new(metrics));
+                        let path = format!("/{name}/{}", method.name());
+                        let rule =
+                            rules::rule(&path).ok_or_else(|| NoLayer::NoRule(path.clone()))?;
+                        let metrics = Arc::new(MethodMetrics::new(&name, method.name()));
+                        let has_one_request = !method.client_streaming();
+                        by_path.insert(path, Known { metrics, rule, has_one_request });
                     }
                 }
             }
         }
-        let unknown = Arc::new(MethodMetrics::new("unknown", "unknown"));
-        Ok(Self { methods: Arc::new(Methods { by_path, unknown }), is_open })
+        let metrics = Arc::new(MethodMetrics::new("unknown", "unknown"));
+        let unknown = Known { metrics, rule: rules::UNKNOWN, has_one_request: true };
+        Ok(Self { methods: Arc::new(Methods { by_path, unknown }), is_open, guard })
     }
 
     /// The same for another server of this process.
-    pub(crate) fn opened_by(&self, is_open: Arc<AtomicBool>) -> Self {
-        Self { methods: Arc::clone(&self.methods), is_open }
+    pub(crate) fn opened_by(&self, is_open: Arc<AtomicBool>, guard: Arc<Guard>) -> Self {
+        Self { methods: Arc::clone(&self.methods), is_open, guard }
     }
 }
 
@@ -81,7 +117,7 @@ impl<S> Layer<S> for WatchLayer {
 
     fn layer(&self, inner: S) -> Watched<S> {
         let (methods, is_open) = (Arc::clone(&self.methods), Arc::clone(&self.is_open));
-        Watched { inner, methods, is_open }
+        Watched { inner, methods, is_open, guard: Arc::clone(&self.guard) }
     }
 }
 
@@ -91,6 +127,27 @@ pub(crate) struct Watched<S> {
     inner: S,
     methods: Arc<Methods>,
     is_open: Arc<AtomicBool>,
+    guard: Arc<Guard>,
+}
+
+impl<S> Watched<S> {
+    /// Lets a call in, or says why not.
+    fn admit(&self, known: &Known, request: &mut Request<Body>) -> Result<Place, Refusal> {
+        let path = request.uri().path();
+        let is_ours = path.starts_with("/hearth.v1.") || path.starts_with("/google.longrunning.");
+        let is_early = is_ours && path != WHILE_STARTING && !self.is_open.load(Ordering::Acquire);
+        let is_acquire = path == ACQUIRE;
+        let refused = |denial| Refusal::Denied { denial, is_acquire };
+        self.guard.check(known.rule.access, request).map_err(refused)?;
+        if is_early {
+            let (error, allocated) = (Error::Starting, false);
+            return Err(match is_acquire {
+                true => Refusal::Acquire { error, allocated },
+                false => error.into(),
+            });
+        }
+        self.guard.place(request.extensions().get::<Arc<Peer>>()).map_err(refused)
+    }
 }
 
 impl<S> Service<Request<Body>> for Watched<S>
@@ -108,17 +165,22 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        let metrics = self.methods.by_path.get(path).unwrap_or(&self.methods.unknown);
-        let mut end = End::of(Arc::clone(metrics));
+        let known = self.methods.by_path.get(path).unwrap_or(&self.methods.unknown);
+        let mut end = End::of(Arc::clone(&known.metrics));
         let id = CallId::next();
         let span = tracing::debug_span!("call", %id, path);
-        let is_ours = path.starts_with("/hearth.v1.") || path.starts_with("/google.longrunning.");
-        let is_early = is_ours && path != WHILE_STARTING && !self.is_open.load(Ordering::Acquire);
-        let refused = is_early.then(|| starting(path));
         request.extensions_mut().insert(id);
-        let called = match refused {
-            Some(refused) => Err(refused.into_status(id).into_http::<Body>()),
-            None => Ok(self.inner.call(request)),
+        let called = match self.admit(known, &mut request) {
+            Err(refused) => Err(refused.into_status(id).into_http::<Body>()),
+            Ok(place) => {
+                end.place = Some(place);
+                let guard = &self.guard;
+                let request = match known.has_one_request {
+                    true => request.map(|body| Body::new(Arriving::new(body, Arc::clone(guard)))),
+                    false => request,
+                };
+                Ok(self.inner.call(request))
+            }
         };
         let watched = async move {
             let mut response = match called {
@@ -133,16 +195,6 @@ where
             Ok(response.map(|inner| WatchedBody { inner, end }))
         };
         Box::pin(watched.instrument(span))
-    }
-}
-
-/// What a call gets that comes before recovery is over.
-fn starting(path: &str) -> Refusal {
-    match path {
-        "/hearth.v1.VmService/AcquireVm" => {
-            Refusal::Acquire { error: Error::Starting, allocated: false }
-        }
-        _ => Error::Starting.into(),
     }
 }
 
@@ -191,12 +243,14 @@ struct End {
     metrics: Arc<MethodMetrics>,
     begun: Instant,
     has_ended: bool,
+    /// Held until its answer is sent, or dropped.
+    place: Option<Place>,
 }
 
 impl End {
     fn of(metrics: Arc<MethodMetrics>) -> Self {
         metrics.started();
-        Self { metrics, begun: Instant::now(), has_ended: false }
+        Self { metrics, begun: Instant::now(), has_ended: false, place: None }
     }
 
     fn is(&mut self, code: Code) {
@@ -235,8 +289,57 @@ fn in_our_words(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use hearth_proto::StatusDetails;
+    use hearth_providers::env::SystemEnv;
+    use prost_types::{
+        FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto,
+    };
 
     use super::*;
+    use crate::config::Config;
+    use crate::listen::DESCRIPTOR_SETS;
+
+    fn layer(descriptor_sets: &[&[u8]]) -> Result<WatchLayer, NoLayer> {
+        let (env, settings) = (Arc::new(SystemEnv), Config::default().grpc);
+        let guard = Guard::new(env, None, &Default::default(), &settings);
+        WatchLayer::new(descriptor_sets, Arc::default(), guard)
+    }
+
+    #[test]
+    fn every_method_that_is_served_has_a_rule_and_every_rule_its_method() {
+        let layer = layer(&DESCRIPTOR_SETS).unwrap();
+        assert_eq!(layer.methods.by_path.len(), rules::RULES.len());
+    }
+
+    #[test]
+    fn a_method_without_a_rule_is_not_served() {
+        let planted = |package: &str, service: &str, method: &str| {
+            let method =
+                MethodDescriptorProto { name: Some(method.to_owned()), ..Default::default() };
+            let service = ServiceDescriptorProto {
+                name: Some(service.to_owned()),
+                method: vec![method],
+                ..Default::default()
+            };
+            let file = FileDescriptorProto {
+                package: Some(package.to_owned()),
+                service: vec![service],
+                ..Default::default()
+            };
+            FileDescriptorSet { file: vec![file] }.encode_to_vec()
+        };
+        let served = DESCRIPTOR_SETS[0];
+        for (package, service, method) in [
+            ("hearth.v1", "VmService", "TakeOverVm"),
+            ("hearth.v1", "BackdoorService", "AcquireVm"),
+            ("hearth.v2", "VmService", "AcquireVm"),
+        ] {
+            let planted = planted(package, service, method);
+            let refused = layer(&[served, &planted]).unwrap_err().to_string();
+            let path = format!("/{package}.{service}/{method}");
+            assert!(refused.contains(&path), "{refused}");
+        }
+        assert!(layer(&[served, &planted("hearth.v1", "VmService", "AcquireVm")]).is_ok());
+    }
 
     #[test]
     fn a_message_that_is_too_long_is_a_wrong_request() {

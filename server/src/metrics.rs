@@ -95,6 +95,14 @@ impl MethodMetrics {
     }
 }
 
+/// Why connections are refused.
+const REFUSALS: [&str; 3] = ["handshake", "peer", "total"];
+
+/// A connection was refused for one of [`REFUSALS`].
+pub(crate) fn connection_refused(reason: &'static str) {
+    counter!("hearth_connections_refused_total", "reason" => reason).increment(1);
+}
+
 /// Names of the codes, by their number.
 const CODES: [&str; 17] = [
     "OK",
@@ -120,6 +128,10 @@ fn describe() {
     describe_counter!("grpc_server_started_total", "Calls that were begun");
     describe_counter!("grpc_server_handled_total", "Calls that have ended, by how");
     describe_histogram!("grpc_server_handling_seconds", Unit::Seconds, "Time a call took here");
+    describe_counter!("hearth_connections_refused_total", "Connections that were not let in");
+    for reason in REFUSALS {
+        counter!("hearth_connections_refused_total", "reason" => reason).absolute(0);
+    }
     describe_gauge!("hearth_build_info", "1; the labels say what runs");
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     gauge!("hearth_build_info", "version" => env!("CARGO_PKG_VERSION"), "profile" => profile)

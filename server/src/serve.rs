@@ -35,6 +35,9 @@ pub struct ServeArgs {
     /// Where to serve gRPC; port 0 picks a free one and prints it [default: 127.0.0.1:7070].
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// A Unix socket on which to serve gRPC, too; only this user and root can use it.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// Where to serve /metrics, /healthz and /readyz [default: 127.0.0.1:7071].
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<SocketAddr>,
@@ -57,6 +60,9 @@ pub struct ServeArgs {
     /// Destroy all VMs at the end; without it they run on and are adopted at the next start.
     #[arg(long)]
     pub stop_vms: bool,
+    /// Serve other machines without encryption, or without telling callers apart.
+    #[arg(long)]
+    pub insecure: bool,
     /// How to write the log [default: human on a terminal, json elsewhere].
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -139,12 +145,14 @@ impl ServeArgs {
     pub(crate) fn flags(&self) -> config::Flags {
         config::Flags {
             listen: self.listen,
+            socket: self.socket.clone(),
             admin: self.admin,
             state: self.state.clone(),
             runtime: self.runtime.clone(),
             guest: self.guest.clone(),
             log_format: self.log_format,
             provider: self.provider,
+            insecure: self.insecure,
         }
     }
 }

@@ -14,6 +14,7 @@ use hearth_providers::VmRuntimeError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
+use crate::auth::guard::Denial;
 use crate::call::CallId;
 
 /// When to come back to a node that drains or starts, or whose journal or backend is down.
@@ -31,6 +32,13 @@ pub(crate) enum Refusal {
         /// A VM may be waiting.
         allocated: bool,
     },
+    /// Before a service saw it, or because of who calls.
+    Denied {
+        /// Why.
+        denial: Denial,
+        /// An acquire says of each failure whether a VM was allocated: here none was.
+        is_acquire: bool,
+    },
     /// The page token is not of this list.
     PageToken,
     /// The lease to be renewed has ended.
@@ -46,6 +54,12 @@ impl From<Error> for Refusal {
     }
 }
 
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        Self::Denied { denial, is_acquire: false }
+    }
+}
+
 impl From<VmRuntimeError> for Refusal {
     fn from(error: VmRuntimeError) -> Self {
         Self::Pool(error.into())
@@ -58,13 +72,13 @@ impl Refusal {
         match self {
             Self::Pool(error) => of_error(&error, call).into_status(call),
             Self::Acquire { error, allocated } => {
-                let mut answer = of_error(&error, call);
-                answer.metadata.insert(ALLOCATED.to_owned(), allocated.to_string());
-                let mut status = answer.into_status(call);
-                let allocated = if allocated { "true" } else { "false" };
-                let allocated = tonic::metadata::MetadataValue::from_static(allocated);
-                status.metadata_mut().insert(ALLOCATED, allocated);
-                status
+                of_error(&error, call).into_status_of_acquire(call, allocated)
+            }
+            Self::Denied { denial, is_acquire: true } => {
+                answer_to(&denial, call).into_status_of_acquire(call, false)
+            }
+            Self::Denied { denial, is_acquire: false } => {
+                answer_to(&denial, call).into_status(call)
             }
             Self::PageToken => {
                 let why = "it is not a token of this list, or the filter has changed";
@@ -77,6 +91,32 @@ impl Refusal {
                 answer.precondition(&names::VMS.name(&vm)).into_status(call)
             }
         }
+    }
+}
+
+/// The status of what was turned away without a call's id.
+pub(crate) fn of_denial(denial: &Denial) -> Status {
+    answer_to(denial, CallId::next()).into_status_without_call()
+}
+
+fn answer_to(denial: &Denial, call: CallId) -> Answer {
+    match denial {
+        Denial::Unauthenticated(why) => {
+            let message = format!("it is not known who calls: {why}");
+            Answer::new(Code::Unauthenticated, "UNAUTHENTICATED", message)
+        }
+        Denial::Forbidden(takes) => {
+            let message = format!("the caller may not: it takes {takes}");
+            Answer::new(Code::PermissionDenied, "PERMISSION_DENIED", message)
+        }
+        Denial::Overloaded(why) => {
+            Answer::new(Code::Unavailable, "NODE_OVERLOADED", *why).retry(RETRY_AFTER)
+        }
+        Denial::TooSlow => {
+            let message = "the request did not arrive in time";
+            Answer::new(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", message)
+        }
+        Denial::RateLimited(error) => of_error(error, call),
     }
 }
 
@@ -187,6 +227,15 @@ impl Answer {
     fn into_status(mut self, call: CallId) -> Status {
         self.details.set_request_info(call.to_string(), "");
         self.into_status_without_call()
+    }
+
+    fn into_status_of_acquire(mut self, call: CallId, allocated: bool) -> Status {
+        self.metadata.insert(ALLOCATED.to_owned(), allocated.to_string());
+        let mut status = self.into_status(call);
+        let allocated = if allocated { "true" } else { "false" };
+        let allocated = tonic::metadata::MetadataValue::from_static(allocated);
+        status.metadata_mut().insert(ALLOCATED, allocated);
+        status
     }
 
     fn into_status_without_call(mut self) -> Status {

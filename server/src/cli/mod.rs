@@ -19,6 +19,7 @@ mod snapshots;
 mod spec;
 mod templates;
 mod text;
+mod token;
 mod usage;
 mod view;
 mod vms;
@@ -81,6 +82,8 @@ enum Command {
     Operations(operations::Command),
     /// Check whether this machine can run hearth. Needs no server.
     Doctor(doctor::Doctor),
+    /// Make a token for a caller, and its hash for the server. Needs no server.
+    Token(token::Token),
 }
 
 /// Parses the arguments, does what they say and answers how it went.
@@ -97,6 +100,7 @@ pub(crate) fn main() -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve::run(*args),
         Command::Doctor(doctor) => end(doctor.run(format), format),
+        Command::Token(token) => end(token.run(format), format),
         command => end(run_client(command, cli.global), format),
     }
 }
@@ -142,7 +146,7 @@ fn run_client(command: Command, global: Global) -> Result<()> {
                 Some(plan) => apply_args.run(context, &plan).await,
                 None => Ok(()),
             },
-            Command::Serve(_) | Command::Doctor(_) => Ok(()),
+            Command::Serve(_) | Command::Doctor(_) | Command::Token(_) => Ok(()),
         }
     })
 }

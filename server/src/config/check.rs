@@ -28,6 +28,7 @@ impl Config {
             return wrong("log_level", why);
         }
         self.check_bounds()?;
+        self.check_security()?;
         self.check_providers()?;
         self.check_default_template()?;
         self.check_default_pool()
@@ -37,7 +38,19 @@ impl Config {
         let (grpc, limits) = (&self.grpc, &self.limits);
         let positive = [
             ("grpc.max_message_bytes", grpc.max_message_bytes > 0),
+            ("grpc.max_buffered_bytes", grpc.max_buffered_bytes > 0),
+            ("grpc.max_header_bytes", grpc.max_header_bytes > 0),
             ("grpc.max_concurrent_streams", grpc.max_concurrent_streams > 0),
+            ("grpc.max_calls", grpc.max_calls > 0),
+            ("grpc.max_connections", grpc.max_connections > 0),
+            ("grpc.max_connections_per_peer", grpc.max_connections_per_peer > 0),
+            ("grpc.max_handshakes", grpc.max_handshakes > 0),
+            ("grpc.handshake_timeout", !grpc.handshake_timeout.is_zero()),
+            ("grpc.request_timeout", !grpc.request_timeout.is_zero()),
+            ("grpc.max_idle", !grpc.max_idle.is_zero()),
+            ("grpc.max_connection_age", !grpc.max_connection_age.is_zero()),
+            ("grpc.max_connection_age_grace", !grpc.max_connection_age_grace.is_zero()),
+            ("reload_interval", !self.reload_interval.is_zero()),
             ("grpc.keepalive_interval", !grpc.keepalive_interval.is_zero()),
             ("grpc.keepalive_timeout", !grpc.keepalive_timeout.is_zero()),
             ("grpc.shutdown_timeout", !grpc.shutdown_timeout.is_zero()),

@@ -15,16 +15,22 @@ use super::{Config, ProviderConfig, ProviderKind};
 const PREFIX: &str = "HEARTH_";
 
 /// Variables that are for clients and for tests, not for the server.
-const NOT_OURS: [&str; 10] = [
+const NOT_OURS: [&str; 16] = [
     "ADDRESS",
     "BLESS",
+    "CA",
+    "CERTIFICATE",
     "FIRECRACKER",
     "GUEST_DIR",
     "JAILER",
+    "KEY",
+    "LONG",
     "OUTPUT",
     "REQUIRE",
+    "SERVER_NAME",
     "TIMEOUT",
     "TOKEN",
+    "TOKEN_FILE",
     "TTL",
 ];
 
@@ -55,6 +61,8 @@ pub(crate) struct Flags {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) listen: Option<std::net::SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) socket: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) admin: Option<std::net::SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state: Option<PathBuf>,
@@ -66,6 +74,9 @@ pub(crate) struct Flags {
     pub(crate) log_format: Option<crate::telemetry::LogFormat>,
     #[serde(skip)]
     pub(crate) provider: Option<ProviderKind>,
+    /// What would let strangers in is served all the same.
+    #[serde(skip)]
+    pub(crate) insecure: bool,
 }
 
 /// The configuration of `file`, the environment `variables` and `flags`, checked.
@@ -93,7 +104,11 @@ pub(crate) fn load_from(
     stages.add("the flags", Figment::from(Serialized::defaults(flags)))?;
     let mut config = stages.read("the flags")?;
     choose_provider(&mut config, flags.provider);
-    config.check().map_err(|(key, why)| {
+    let checked = config.check().and_then(|()| match flags.insecure {
+        true => Ok(()),
+        false => config.check_exposure(),
+    });
+    checked.map_err(|(key, why)| {
         let layer = stages.layer_of(&key);
         ConfigError { key, layer, why }
     })?;

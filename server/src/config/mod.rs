@@ -10,6 +10,7 @@ mod kinds;
 mod layers;
 mod limits;
 mod providers;
+mod security;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,6 +26,7 @@ pub(crate) use layers::Flags;
 pub use layers::{ConfigError, Loaded, load};
 pub use limits::Limits;
 pub use providers::{Accel, ProviderConfig};
+pub use security::{Auth, Tls};
 
 use crate::telemetry::LogFormat;
 
@@ -34,6 +36,8 @@ use crate::telemetry::LogFormat;
 pub struct Config {
     /// Where gRPC is served; port 0 picks a free one.
     pub listen: SocketAddr,
+    /// A Unix socket where gRPC is served, too; unset: none.
+    pub socket: Option<PathBuf>,
     /// Where metrics and probes are served; port 0 picks a free one.
     pub admin: SocketAddr,
     /// What survives a restart; unset: [`dirs::default_state`].
@@ -48,6 +52,13 @@ pub struct Config {
     pub log_level: String,
     /// The provider of whoever does not name one; unset: the only one, or the first by name.
     pub default_provider: Option<String>,
+    /// How often certificates, keys and identities are looked at for changes.
+    #[serde(with = "humantime_serde")]
+    pub reload_interval: Duration,
+    /// How connections are encrypted.
+    pub tls: Tls,
+    /// Who callers are.
+    pub auth: Auth,
     /// The gRPC server.
     pub grpc: Grpc,
     /// What bounds the pools.
@@ -66,8 +77,35 @@ pub struct Config {
 pub struct Grpc {
     /// Bytes of one request.
     pub max_message_bytes: usize,
+    /// Bytes of requests that are under way, all together, beside the first of each.
+    pub max_buffered_bytes: usize,
+    /// Bytes of the headers of one request.
+    pub max_header_bytes: u32,
     /// Calls at once on one connection.
     pub max_concurrent_streams: u32,
+    /// Calls at once, over all connections.
+    pub max_calls: usize,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Connections at once from one address, or of one user of the Unix socket.
+    pub max_connections_per_peer: usize,
+    /// TLS handshakes at once.
+    pub max_handshakes: usize,
+    /// How long a handshake may take, and a client's first words after it.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// How long a request may take to arrive.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// How long a connection may be without a call.
+    #[serde(with = "humantime_serde")]
+    pub max_idle: Duration,
+    /// Age at which a client is asked to connect anew.
+    #[serde(with = "humantime_serde")]
+    pub max_connection_age: Duration,
+    /// How long it may take over that.
+    #[serde(with = "humantime_serde")]
+    pub max_connection_age_grace: Duration,
     /// How often a quiet connection is asked whether it lives.
     #[serde(with = "humantime_serde")]
     pub keepalive_interval: Duration,
@@ -155,6 +193,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: DEFAULT_LISTEN,
+            socket: None,
             admin: DEFAULT_ADMIN,
             state: None,
             runtime: None,
@@ -162,9 +201,23 @@ impl Default for Config {
             log_format: LogFormat::Auto,
             log_level: "info".to_owned(),
             default_provider: None,
+            reload_interval: Duration::from_secs(5),
+            tls: Tls::default(),
+            auth: Auth::default(),
             grpc: Grpc {
                 max_message_bytes: 4 << 20,
+                max_buffered_bytes: 64 << 20,
+                max_header_bytes: 16 << 10,
                 max_concurrent_streams: 4096,
+                max_calls: 8192,
+                max_connections: 4096,
+                max_connections_per_peer: 1024,
+                max_handshakes: 128,
+                handshake_timeout: Duration::from_secs(10),
+                request_timeout: Duration::from_secs(30),
+                max_idle: Duration::from_secs(600),
+                max_connection_age: Duration::from_secs(12 * 3600),
+                max_connection_age_grace: Duration::from_secs(3600),
                 keepalive_interval: Duration::from_secs(30),
                 keepalive_timeout: Duration::from_secs(10),
                 shutdown_timeout: Duration::from_secs(10),

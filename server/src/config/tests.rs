@@ -189,6 +189,45 @@ fn durations_and_lists_come_from_the_environment_too() {
 }
 
 #[test]
+fn what_is_reached_from_elsewhere_is_encrypted_and_tells_callers_apart() {
+    let load = |text: &str, insecure| {
+        loaded(text, &[], &Flags { insecure, ..Flags::default() }).map_err(|error| error.why)
+    };
+    let tls = "[tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+    let auth = "[auth]\nfile = \"a\"\n";
+    for open in ["0.0.0.0:7070", "10.0.0.5:7070", "[::]:7070"] {
+        let listen = format!("listen = \"{open}\"\n");
+        for (more, lacks) in [
+            (String::new(), "tls.certificate and auth.file"),
+            (tls.to_owned(), "auth.file"),
+            (auth.to_owned(), "tls.certificate"),
+        ] {
+            let why = load(&format!("{listen}{more}"), false).unwrap_err();
+            assert!(why.contains(lacks) && why.contains("--insecure"), "{open} {more}: {why}");
+            assert!(load(&format!("{listen}{more}"), true).is_ok());
+        }
+        assert!(load(&format!("{listen}{tls}{auth}"), false).is_ok());
+    }
+    for inside in ["127.0.0.1:7070", "127.9.9.9:7070", "[::1]:7070"] {
+        assert!(load(&format!("listen = \"{inside}\""), false).is_ok(), "{inside}");
+    }
+}
+
+#[test]
+fn half_of_tls_is_refused_by_key() {
+    let cases = [
+        ("certificate = \"c\"", "tls.certificate"),
+        ("key = \"k\"", "tls.key"),
+        ("client_ca = \"a\"", "tls.client_ca"),
+        ("require_client_certificate = true", "tls.require_client_certificate"),
+    ];
+    for (text, key) in cases {
+        let error = loaded(&format!("[tls]\n{text}"), &[], &Flags::default()).unwrap_err();
+        assert_eq!(error.key, key, "{text}: {error}");
+    }
+}
+
+#[test]
 fn the_page_has_every_key_and_its_default() {
     let page = include_str!("../../../docs/configuration.md");
     let check = |key: &str, value: Option<&serde_json::Value>| {
@@ -245,7 +284,8 @@ fn the_page_has_every_key_and_its_default() {
 /// Limits with every table that there is.
 fn full_limits() -> Limits {
     let rate = Some(Rate { per_second: 1.5, burst: 2 });
-    let tenant = TenantSettings { acquire_rate: rate, ..TenantSettings::default() };
+    let tenant =
+        TenantSettings { acquire_rate: rate, request_rate: None, ..TenantSettings::default() };
     let tenants = TenantsSettings {
         named: BTreeMap::from([("NAME".to_owned(), tenant)]),
         ..TenantsSettings::default()

@@ -48,7 +48,7 @@ pub(crate) fn vm(info: &VmInfo, caller: &Caller) -> v1::Vm {
         endpoints: view.endpoints.iter().map(endpoint).collect(),
         create_time: time(view.create_time),
         acquire_time: lease.and_then(|lease| time(lease.acquire_time)),
-        process: view.process.as_ref().filter(|_| caller.is_operator).map(process),
+        process: view.process.as_ref().filter(|_| caller.is_operator()).map(process),
         origin: origin.into(),
         snapshots: view.snapshots.iter().map(ToString::to_string).collect(),
         artifact: info.artifact.as_ref().map(artifact_name).unwrap_or_default(),

@@ -1,10 +1,12 @@
 //! `AcquireVm` and `CreateVm`: the two ways to a VM.
 
 use hearth_pool::acquire::{AcquireRequest, Expiration};
-use hearth_pool::error::Error;
+use hearth_pool::error::{Error, Kind};
 use hearth_pool::pool::Overflow;
 use hearth_pool::verbs::CreateRequest;
 use hearth_proto::v1;
+use hearth_providers::VmRuntimeError;
+use hearth_providers::model::{SnapshotSource, VmSpec};
 
 use super::Services;
 use crate::call::Call;
@@ -19,6 +21,8 @@ impl Services {
         request: v1::AcquireVmRequest,
     ) -> Result<v1::AcquireVmResponse, Refusal> {
         let refused = |error| Refusal::Acquire { error, allocated: false };
+        let denied = |denial| Refusal::Denied { denial, is_acquire: true };
+        super::may_name_host(&call, !request.network_overrides.is_empty()).map_err(denied)?;
         let request = self.acquire_request(&call, request).map_err(refused)?;
         let may_linger = self.may_linger(&request);
         match self.manager.acquire(request).await {
@@ -79,8 +83,12 @@ impl Services {
         fields.labels(&request.labels);
         let overrides = request.network_overrides;
         let network_overrides = spec::interfaces_of(&mut fields, "network_overrides", overrides)?;
+        let pool = fields.required(pool)?;
+        if !call.caller.may_use(&pool) {
+            return Err(Error::NotFound { kind: Kind::Pool, name: pool.to_string() });
+        }
         Ok(AcquireRequest {
-            pool: fields.required(pool)?,
+            pool,
             tenant: call.caller.tenant.clone(),
             vm_id,
             request_id,
@@ -105,6 +113,7 @@ impl Services {
         fields.labels(&request.labels);
         let spec = spec::spec(&mut fields, "spec", request.spec.unwrap_or_default())?;
         fields.done()?;
+        let spec = self.own_spec(&call, spec)?;
         let provider = self.manager.provider(&request.provider)?.name.clone();
         // What it would look like, for a request that is only to be checked.
         let planned = v1::Vm {
@@ -135,6 +144,31 @@ impl Services {
             }
             None => planned,
         })
+    }
+
+    /// What a VM is to be made from, where who calls may have it: a tenant begins from a snapshot of
+    /// a VM that it has, and whatever else there is to begin from is the host's.
+    fn own_spec(&self, call: &Call, mut spec: VmSpec) -> Result<VmSpec, Refusal> {
+        let from = spec.restore_from.as_mut();
+        let names_host = from.as_ref().is_none_or(|from| !from.network_overrides.is_empty());
+        super::may_name_host(call, names_host)?;
+        let (Some(from), Some(tenant)) = (from, call.caller.scope()) else { return Ok(spec) };
+        let lease = match &from.source {
+            SnapshotSource::Name(vm_id) => self.manager.lease_of(vm_id, None, Some(tenant)).ok(),
+            SnapshotSource::VmUid(uid) => self.manager.lease_by_uid(*uid, Some(tenant)),
+        };
+        let Some(lease) = lease else {
+            let vm = match &from.source {
+                SnapshotSource::Name(vm_id) => vm_id.to_string(),
+                SnapshotSource::VmUid(uid) => uid.to_string(),
+            };
+            let (snapshot_id, reason) =
+                (from.snapshot_id.clone(), "there is no such VM".to_owned());
+            return Err(VmRuntimeError::SnapshotNotFound { vm, snapshot_id, reason }.into());
+        };
+        // It may have another holder by the time that it is looked for by name.
+        from.source = SnapshotSource::VmUid(lease.uid);
+        Ok(spec)
     }
 
     pub(super) async fn renew(

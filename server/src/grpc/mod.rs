@@ -29,6 +29,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use crate::auth::guard::Denial;
+use crate::call::Call;
 use crate::replay::Replays;
 use crate::telemetry::Levels;
 
@@ -107,6 +109,19 @@ impl Services {
             .add_service(server!(ArtifactServiceServer))
             .add_service(server!(NodeServiceServer))
             .add_service(server!(OperationsServer))
+    }
+}
+
+/// Whether who calls may name what is the host's, if it does.
+///
+/// # Errors
+/// `Forbidden`.
+fn may_name_host(call: &Call, names_host: bool) -> Result<(), Denial> {
+    match !names_host || call.caller.may_name_host() {
+        true => Ok(()),
+        false => Err(Denial::Forbidden(
+            "the role operator, or the grant host_names, to name files, images and devices of the host",
+        )),
     }
 }
 

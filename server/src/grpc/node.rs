@@ -6,6 +6,8 @@ use hearth_proto::v1::node_service_server::NodeService;
 use tonic::{Request, Response, Status};
 
 use super::Services;
+use crate::auth::guard::Denial;
+use crate::auth::rules::Access;
 use crate::call::{Call, answer};
 use crate::check::Fields;
 use crate::convert;
@@ -18,8 +20,21 @@ impl Services {
         convert::node::node(&self.manager, self.start_time, self.max_message_bytes)
     }
 
-    async fn described(&self, with_usage: bool) -> Result<v1::Node, Refusal> {
+    async fn described(&self, call: Call, with_usage: bool) -> Result<v1::Node, Refusal> {
         let mut node = self.node();
+        if call.caller.scope().is_some() {
+            if with_usage {
+                return Err(Denial::Forbidden(Access::Inspect.takes()).into());
+            }
+            // What tenants have to know of it; the rest is about all of them.
+            return Ok(v1::Node {
+                hearth_version: node.hearth_version,
+                draining: node.draining,
+                bounds: node.bounds,
+                start_time: node.start_time,
+                ..Default::default()
+            });
+        }
         if with_usage {
             let used = self.manager.usage().await?;
             let of = |(provider, used): &(String, _)| convert::node::usage(provider, used);
@@ -60,7 +75,7 @@ impl Services {
 #[tonic::async_trait]
 impl NodeService for Services {
     async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Answer<v1::Node> {
-        answer(request, |_, it| self.described(it.with_usage)).await
+        answer(request, |call, it| self.described(call, it.with_usage)).await
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Answer<v1::Node> {

@@ -42,7 +42,7 @@ impl Services {
 
     async fn operations(
         &self,
-        _: Call,
+        call: Call,
         request: ListOperationsRequest,
     ) -> Result<ListOperationsResponse, Refusal> {
         let filter = Filter::parse(&request.filter, FILTER)?;
@@ -55,23 +55,30 @@ impl Services {
         let page = Page::of("operations", &request.filter, size, token)?;
         let is_done = |known: &Known| if known.outcome.is_some() { "TRUE" } else { "FALSE" };
         let known = self.manager.operations().list().into_iter();
+        let known = known.filter(|it| it.is_seen_by(call.caller.scope()));
         let known = known.filter(|it| filter.matches(|_| Some(is_done(it).into())));
         let (known, next_page_token) = page.cut(known, |it| it.id.as_str());
         let operations = known.iter().map(|it| self.operation_to_wire(it)).collect();
         Ok(ListOperationsResponse { operations, next_page_token, ..Default::default() })
     }
 
-    async fn operation(&self, _: Call, request: GetOperationRequest) -> Result<Operation, Refusal> {
+    async fn operation(
+        &self,
+        call: Call,
+        request: GetOperationRequest,
+    ) -> Result<Operation, Refusal> {
         let mut fields = Fields::default();
         let id = fields.operation("name", &request.name);
         let id = fields.required(id)?;
-        Ok(self.operation_to_wire(&self.manager.operations().get(&id)?))
+        let known = self.manager.operations().get_seen_by(&id, call.caller.scope())?;
+        Ok(self.operation_to_wire(&known))
     }
 
-    async fn forget(&self, _: Call, request: DeleteOperationRequest) -> Result<(), Refusal> {
+    async fn forget(&self, call: Call, request: DeleteOperationRequest) -> Result<(), Refusal> {
         let mut fields = Fields::default();
         let id = fields.operation("name", &request.name);
         let id = fields.required(id)?;
+        self.manager.operations().get_seen_by(&id, call.caller.scope())?;
         Ok(self.manager.operations().delete(&id)?)
     }
 
@@ -85,6 +92,7 @@ impl Services {
             (asked, _) => fields.duration("timeout", asked).unwrap_or(MAX_WAIT).min(MAX_WAIT),
         };
         let id = fields.required(id)?;
+        self.manager.operations().get_seen_by(&id, call.caller.scope())?;
         let left = call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = left.map_or(timeout, |left| left.min(timeout));
         // Waits end with the server, which else could not.

@@ -1,8 +1,9 @@
 //! `PoolService`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use hearth_pool::error::Error;
+use hearth_pool::error::{Error, Kind};
 use hearth_pool::ids::{PoolId, RequestId};
 use hearth_pool::manager::Phase;
 use hearth_pool::pool::Pool;
@@ -29,6 +30,13 @@ impl Services {
         convert::pool::to_wire(pool, is_draining, self.env.now())
     }
 
+    /// A pool that is there for who calls.
+    pub(super) fn granted_pool(&self, call: &Call, id: &PoolId) -> Result<Arc<Pool>, Error> {
+        let pool = self.manager.pool(id)?;
+        let missing = || Error::NotFound { kind: Kind::Pool, name: id.to_string() };
+        call.caller.may_use(id).then_some(pool).ok_or_else(missing)
+    }
+
     async fn make_pool(self, _: Call, request: v1::CreatePoolRequest) -> Result<v1::Pool, Refusal> {
         let mut fields = Fields::default();
         let id = fields.id("pool_id", &request.pool_id, PoolId::parse);
@@ -46,24 +54,25 @@ impl Services {
 
     async fn get_one_pool(
         &self,
-        _: Call,
+        call: Call,
         request: v1::GetPoolRequest,
     ) -> Result<v1::Pool, Refusal> {
         let mut fields = Fields::default();
         let id = fields.pool("name", &request.name);
         let id = fields.required(id)?;
-        Ok(self.pool_to_wire(&*self.manager.pool(&id)?))
+        Ok(self.pool_to_wire(&*self.granted_pool(&call, &id)?))
     }
 
     async fn pools(
         &self,
-        _: Call,
+        call: Call,
         request: v1::ListPoolsRequest,
     ) -> Result<v1::ListPoolsResponse, Refusal> {
         let filter = Filter::parse(&request.filter, FILTER)?;
         let page = Page::of("pools", &request.filter, request.page_size, &request.page_token)?;
         let template = |pool: &Pool| names::TEMPLATES.name(pool.config().template.as_str());
         let pools = self.manager.pools().into_iter();
+        let pools = pools.filter(|pool| call.caller.may_use(&pool.id));
         let pools = pools.filter(|pool| filter.matches(|_| Some(Cow::Owned(template(pool)))));
         let (pools, next_page_token) = page.cut(pools, |pool| pool.id.as_str());
         let pools = pools.iter().map(|pool| self.pool_to_wire(pool)).collect();
@@ -161,12 +170,12 @@ impl Services {
 
     async fn explained(
         &self,
-        _: Call,
+        call: Call,
         request: v1::ExplainPoolRequest,
     ) -> Result<v1::ExplainPoolResponse, Refusal> {
         let mut fields = Fields::default();
         let id = fields.pool("name", &request.name);
-        let pool = self.manager.pool(&fields.required(id)?)?;
+        let pool = self.granted_pool(&call, &fields.required(id)?)?;
         let node_drains = self.manager.phase() == Phase::Draining;
         Ok(convert::explain::explain(&pool, node_drains, self.env.now()))
     }
@@ -185,6 +194,7 @@ impl Services {
             fields.wrong("request.pool", "it is another pool than `name`");
         }
         fields.done()?;
+        super::may_name_host(&call, !asked.network_overrides.is_empty())?;
         let asked = self.acquire_request(&call, asked).map_err(|error| under("request", error))?;
         let resolved = self.manager.resolve(&asked).map_err(|error| under("request", error))?;
         Ok(convert::pool::resolution_to_wire(resolved, call.id))

@@ -18,4 +18,5 @@ mod quotas;
 mod races;
 mod refusals;
 mod scheduler;
+mod security;
 mod unbuilt;

@@ -53,8 +53,12 @@ impl Service<Request<Body>> for Wire {
 
 impl Wire {
     pub(crate) fn new(front: &Front, who: Who) -> Self {
-        let (tenant, is_operator) = (Tenant::new(&who.name()), who == Who::Operator);
-        Self { front: front.clone(), caller: Caller { tenant, is_operator } }
+        let tenant = Tenant::new(&who.name());
+        let caller = match who == Who::Operator {
+            true => Caller::operator(tenant),
+            false => Caller::tenant(tenant),
+        };
+        Self { front: front.clone(), caller }
     }
 
     pub(crate) fn vms(&self) -> VmServiceClient<Self> {

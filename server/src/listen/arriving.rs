@@ -1,0 +1,81 @@
+//! A request's body on its way in: it has to arrive in time, and what is read of it beyond a little
+//! counts towards what all requests together may take.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Sleep;
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::auth::guard::{Denial, FREE_BYTES, Guard};
+use crate::status;
+
+/// The body of a request that is one message.
+pub(crate) struct Arriving {
+    inner: Body,
+    guard: Arc<Guard>,
+    /// Bytes that have come.
+    read: usize,
+    /// Bytes that have been taken of what there is for all.
+    taken: usize,
+    /// Set when it was first waited for.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Arriving {
+    /// `inner`, held to what `guard` allows.
+    pub(crate) const fn new(inner: Body, guard: Arc<Guard>) -> Self {
+        Self { inner, guard, read: 0, taken: 0, deadline: None }
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), Status> {
+        self.read += bytes;
+        let more = self.read.saturating_sub(FREE_BYTES).saturating_sub(self.taken);
+        if more > 0 {
+            self.guard.take_room(more).map_err(|denial| status::of_denial(&denial))?;
+            self.taken += more;
+        }
+        Ok(())
+    }
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+            let read =
+                frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map(Bytes::len);
+            if let Err(status) = self.count(read.unwrap_or(0)) {
+                return Poll::Ready(Some(Err(status)));
+            }
+            return Poll::Ready(frame);
+        }
+        let timeout = self.guard.request_timeout;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        ready!(deadline.as_mut().poll(cx));
+        Poll::Ready(Some(Err(status::of_denial(&Denial::TooSlow))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.guard.give_room(self.taken);
+    }
+}

@@ -1,0 +1,193 @@
+//! One connection, as the server reads and writes it, and when it is closed: before its first words
+//! are over in time, when it has been without a call for long, when it is older than it may be, when
+//! its certificate was checked with other authorities than now, or when it only guesses.
+//!
+//! All that is looked at on a clock while nothing is there to be read; what is read costs a comparison.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use super::peer::Peer;
+use super::seats::Seat;
+use crate::config::Grpc;
+use crate::tls::Tls;
+
+/// The first words of a client: HTTP/2's preface, and the head of its settings.
+const FIRST_WORDS: usize = 24 + 9;
+/// The longest time between two looks.
+const LONGEST_LOOK: Duration = Duration::from_secs(15);
+
+/// What bytes come by.
+#[derive(Debug)]
+pub(super) enum Line {
+    Plain(TcpStream),
+    Local(UnixStream),
+    Encrypted(Box<TlsStream<TcpStream>>),
+}
+
+/// How long what may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    first_words: Duration,
+    max_idle: Duration,
+    max_age: Duration,
+}
+
+impl Patience {
+    pub(super) const fn of(settings: &Grpc) -> Self {
+        let grace = settings.max_connection_age_grace;
+        Self {
+            first_words: settings.handshake_timeout,
+            max_idle: settings.max_idle,
+            max_age: settings.max_connection_age.saturating_add(grace),
+        }
+    }
+
+    fn next_look(&self) -> Duration {
+        (self.max_idle.min(self.max_age) / 4).clamp(Duration::from_millis(10), LONGEST_LOOK)
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    line: Line,
+    peer: Arc<Peer>,
+    tls: Option<Arc<Tls>>,
+    patience: Patience,
+    began: Instant,
+    /// Of its first words, those that have not come.
+    missing: usize,
+    look: Pin<Box<Sleep>>,
+    /// How many calls had been begun at a look, and when that was first seen.
+    quiet: (u64, Instant),
+    _seat: Seat,
+}
+
+impl Conversation {
+    pub(super) fn new(
+        line: Line,
+        peer: Arc<Peer>,
+        tls: Option<Arc<Tls>>,
+        patience: Patience,
+        seat: Seat,
+    ) -> Self {
+        let began = Instant::now();
+        let look = Box::pin(tokio::time::sleep(patience.first_words));
+        let quiet = (0, began);
+        let missing = FIRST_WORDS;
+        Self { line, peer, tls, patience, began, missing, look, quiet, _seat: seat }
+    }
+
+    /// Why it is closed now, if it is.
+    fn verdict(&mut self, now: Instant) -> Option<&'static str> {
+        let begun = self.peer.begun();
+        let is_quiet = self.peer.calls() == 0;
+        if !is_quiet || self.quiet.0 != begun {
+            self.quiet = (begun, now);
+        }
+        let authorities = self.tls.as_ref().map_or(0, |tls| tls.authorities());
+        match () {
+            () if self.missing > 0 => Some("its first words did not come in time"),
+            () if now - self.began >= self.patience.max_age => Some("it is too old"),
+            () if now - self.quiet.1 >= self.patience.max_idle => Some("it was idle"),
+            () if is_quiet && authorities != self.peer.authorities => {
+                Some("its certificate was checked with other authorities")
+            }
+            () => None,
+        }
+    }
+
+    fn close(&self, why: &'static str) -> io::Error {
+        tracing::debug!(peer = %self.peer.address, why, "a connection is closed");
+        io::Error::new(io::ErrorKind::TimedOut, why)
+    }
+}
+
+impl Connected for Conversation {
+    type ConnectInfo = Arc<Peer>;
+
+    fn connect_info(&self) -> Arc<Peer> {
+        Arc::clone(&self.peer)
+    }
+}
+
+macro_rules! on_line {
+    ($this:expr, $stream:ident => $call:expr) => {
+        match &mut $this.get_mut().line {
+            Line::Plain($stream) => $call,
+            Line::Local($stream) => $call,
+            Line::Encrypted($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Conversation {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.peer.is_a_nuisance() {
+            return Poll::Ready(Err(self.close("it guesses")));
+        }
+        let before = buffer.filled().len();
+        let polled = on_line!(self.as_mut(), stream => Pin::new(stream).poll_read(cx, buffer));
+        if polled.is_ready() {
+            self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
+            return polled;
+        }
+        while self.look.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if let Some(why) = self.verdict(now) {
+                return Poll::Ready(Err(self.close(why)));
+            }
+            let next = now + self.patience.next_look();
+            self.look.as_mut().reset(next);
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Conversation {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        on_line!(self, stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on_line!(self, stream => Pin::new(stream).poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.line {
+            Line::Plain(stream) => stream.is_write_vectored(),
+            Line::Local(stream) => stream.is_write_vectored(),
+            Line::Encrypted(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_line!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_line!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}

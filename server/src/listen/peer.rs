@@ -1,0 +1,78 @@
+//! What is known of the other end of a connection.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Calls of one connection that nobody could be found for; then it is closed.
+const MAX_FAILURES: u64 = 100;
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Address {
+    /// From this address.
+    Ip(IpAddr),
+    /// By the Unix socket, from a program that runs as this user.
+    User(u32),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::User(uid) => write!(f, "uid:{uid}"),
+        }
+    }
+}
+
+/// The other end of a connection, and what goes on there.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: Address,
+    /// The names in its certificate, which was checked: URIs and domain names.
+    pub(crate) names: Vec<String>,
+    /// Which authorities its certificate was checked with.
+    pub(crate) authorities: u64,
+    calls: AtomicUsize,
+    begun: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Peer {
+    /// One that has not called yet.
+    pub(crate) fn new(address: Address, names: Vec<String>, authorities: u64) -> Arc<Self> {
+        let (calls, begun, failures) = Default::default();
+        Arc::new(Self { address, names, authorities, calls, begun, failures })
+    }
+
+    /// A call has begun.
+    pub(crate) fn has_begun(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call has ended.
+    pub(crate) fn has_ended(&self) {
+        self.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// It was not known who made a call.
+    pub(crate) fn has_failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Calls under way.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Calls that were ever begun.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// It guesses: nothing more is heard from it.
+    pub(crate) fn is_a_nuisance(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) > MAX_FAILURES
+    }
+}

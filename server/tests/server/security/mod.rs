@@ -1,0 +1,8 @@
+//! Who may do what: a server that tells callers apart, and everybody that calls it.
+
+mod doors;
+mod foreign;
+mod matrix;
+mod rates;
+mod site;
+mod wire;
