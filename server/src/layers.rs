@@ -27,7 +27,6 @@ use crate::auth::guard::{Guard, Place};
 use crate::auth::rules::{self, Rule};
 use crate::call::CallId;
 use crate::listen::arriving::Arriving;
-use crate::listen::peer::Peer;
 use crate::metrics::MethodMetrics;
 use crate::status::{self, Refusal};
 
@@ -146,7 +145,7 @@ impl<S> Watched<S> {
                 false => error.into(),
             });
         }
-        self.guard.place(request.extensions().get::<Arc<Peer>>()).map_err(refused)
+        self.guard.place(request.extensions()).map_err(refused)
     }
 }
 
@@ -262,6 +261,9 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
+        if let Some(place) = self.place.as_ref().filter(|_| !self.has_ended) {
+            place.was_left();
+        }
         self.is(Code::Cancelled);
     }
 }

@@ -96,7 +96,7 @@ impl MethodMetrics {
 }
 
 /// Why connections are refused.
-const REFUSALS: [&str; 3] = ["handshake", "peer", "total"];
+const REFUSALS: [&str; 4] = ["conduct", "handshake", "peer", "total"];
 
 /// A connection was refused for one of [`REFUSALS`].
 pub(crate) fn connection_refused(reason: &'static str) {

@@ -4,7 +4,8 @@
 //! back on the certificate or the user of its connection. Without one it is whom these name. What is
 //! refused here has cost its headers and nothing else: no service sees it, and its body is not read.
 //!
-//! A place is one of a bounded number, and is held until the call's answer has been sent or dropped.
+//! A place is one of a bounded number, of which one tenant never has all, and is held until the call's
+//! answer has been sent or dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,6 +52,7 @@ pub(crate) struct Guard {
     tenants: Option<Tenants>,
     calls: AtomicUsize,
     max_calls: usize,
+    max_calls_per_tenant: usize,
     buffered: AtomicUsize,
     max_buffered: usize,
     /// How long a request may take to arrive.
@@ -78,6 +80,7 @@ impl Guard {
             tenants: tenants.have_request_rates().then(|| tenants.clone()),
             calls: AtomicUsize::new(0),
             max_calls: settings.max_calls,
+            max_calls_per_tenant: settings.max_calls_per_tenant,
             buffered: AtomicUsize::new(0),
             max_buffered: settings.max_buffered_bytes,
             request_timeout: settings.request_timeout,
@@ -93,13 +96,13 @@ impl Guard {
         access: Access,
         request: &mut http::Request<B>,
     ) -> Result<(), Denial> {
+        let peer = request.extensions().get::<Arc<Peer>>();
         let caller = match (request.extensions().get::<Caller>(), &self.identities) {
             (Some(caller), _) => caller.clone(),
             // Everybody is an operator, and services know that by themselves.
-            (None, None) => return self.check_rate(&Caller::of(request.extensions())),
+            (None, None) => return self.check_rate(&Caller::of(request.extensions()), peer),
             (None, Some(_)) if access == Access::Anyone => return Ok(()),
             (None, Some(identities)) => {
-                let peer = request.extensions().get::<Arc<Peer>>();
                 match self.identify(&identities.now(), request.headers(), peer) {
                     Ok(identity) => Caller::known(identity),
                     Err(why) => {
@@ -112,16 +115,19 @@ impl Guard {
         if !access.allows(caller.roles()) {
             return Err(Denial::Forbidden(access.takes()));
         }
-        self.check_rate(&caller)?;
+        self.check_rate(&caller, peer)?;
         let sees_all = access.only_reads() && caller.roles().has(super::Role::Viewer);
         request.extensions_mut().insert(if sees_all { caller.seeing_all() } else { caller });
         Ok(())
     }
 
-    fn check_rate(&self, caller: &Caller) -> Result<(), Denial> {
+    fn check_rate(&self, caller: &Caller, peer: Option<&Arc<Peer>>) -> Result<(), Denial> {
         let Some(tenants) = &self.tenants else { return Ok(()) };
         let checked = tenants.check_request_rate(&caller.tenant, self.env.boot_time());
-        checked.map_err(Denial::RateLimited)
+        checked.map_err(|error| {
+            peer.iter().for_each(|peer| peer.has_wasted());
+            Denial::RateLimited(error)
+        })
     }
 
     fn identify(
@@ -158,17 +164,28 @@ impl Guard {
         }
     }
 
-    /// A place for one more call.
+    /// A place for one more call, of whom [`Self::check`] found.
     ///
     /// # Errors
     /// `Overloaded`.
-    pub(crate) fn place(self: &Arc<Self>, peer: Option<&Arc<Peer>>) -> Result<Place, Denial> {
-        if self.calls.fetch_add(1, Ordering::Relaxed) >= self.max_calls {
-            self.calls.fetch_sub(1, Ordering::Relaxed);
-            return Err(Denial::Overloaded("as many calls are under way as may be"));
+    pub(crate) fn place(self: &Arc<Self>, found: &http::Extensions) -> Result<Place, Denial> {
+        let take = |taken: &AtomicUsize, most: usize, why: &'static str| {
+            if taken.fetch_add(1, Ordering::Relaxed) < most {
+                return Ok(());
+            }
+            taken.fetch_sub(1, Ordering::Relaxed);
+            Err(Denial::Overloaded(why))
+        };
+        take(&self.calls, self.max_calls, "as many calls are under way as may be")?;
+        let mut place = Place { guard: Arc::clone(self), of_tenant: None, peer: None };
+        if let Some(caller) = found.get::<Caller>() {
+            let why = "as many calls of the tenant are under way as may be";
+            take(caller.calls(), self.max_calls_per_tenant, why)?;
+            place.of_tenant = Some(Arc::clone(caller.calls()));
         }
-        peer.iter().for_each(|peer| peer.has_begun());
-        Ok(Place { guard: Arc::clone(self), peer: peer.cloned() })
+        place.peer = found.get::<Arc<Peer>>().cloned();
+        place.peer.iter().for_each(|peer| peer.has_begun());
+        Ok(place)
     }
 
     /// Room for `bytes` more of a request.
@@ -196,7 +213,8 @@ fn operator() -> Arc<Identity> {
     static LOCAL: LazyLock<Arc<Identity>> = LazyLock::new(|| {
         let tenant = hearth_pool::ids::Tenant::anonymous();
         let roles = super::Roles::of(&[super::Role::Operator]);
-        Arc::new(Identity { name: "local".into(), tenant, roles, grants: Arc::default() })
+        let (grants, calls) = (Arc::default(), Arc::default());
+        Arc::new(Identity { name: "local".into(), tenant, roles, grants, calls })
     });
     Arc::clone(&LOCAL)
 }
@@ -205,12 +223,23 @@ fn operator() -> Arc<Identity> {
 #[derive(Debug)]
 pub(crate) struct Place {
     guard: Arc<Guard>,
+    of_tenant: Option<Arc<AtomicUsize>>,
     peer: Option<Arc<Peer>>,
+}
+
+impl Place {
+    /// Its caller has left before it was answered.
+    pub(crate) fn was_left(&self) {
+        self.peer.iter().for_each(|peer| peer.has_wasted());
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.guard.calls.fetch_sub(1, Ordering::Relaxed);
+        if let Some(calls) = &self.of_tenant {
+            calls.fetch_sub(1, Ordering::Relaxed);
+        }
         self.peer.iter().for_each(|peer| peer.has_ended());
     }
 }

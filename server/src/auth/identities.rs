@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use hearth_pool::ids::{PoolId, Tenant};
@@ -140,7 +141,7 @@ impl Known {
         let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
         let mut known = Self::default();
-        let mut grants = BTreeMap::new();
+        let (mut grants, mut calls) = (BTreeMap::new(), BTreeMap::<_, Arc<AtomicUsize>>::new());
         for (tenant, table) in file.tenants {
             let of = |error: &dyn fmt::Display| format!("tenants.{tenant}: {error}");
             check_name(&tenant).map_err(|error| of(&error))?;
@@ -151,8 +152,9 @@ impl Known {
             grants.insert(tenant, Arc::new(granted));
         }
         for (name, table) in file.identities {
+            let calls = Arc::clone(calls.entry(table.tenant.clone()).or_default());
             known
-                .add(&name, table, &grants)
+                .add(&name, table, &grants, calls)
                 .map_err(|error| format!("identities.{name}: {error}"))?;
         }
         if let Some(settings) = file.jwt {
@@ -173,6 +175,7 @@ impl Known {
         name: &str,
         table: IdentityFile,
         grants: &BTreeMap<String, Arc<Grants>>,
+        calls: Arc<AtomicUsize>,
     ) -> Result<(), String> {
         check_name(name)?;
         check_name(&table.tenant).map_err(|why| format!("tenant: {why}"))?;
@@ -185,6 +188,7 @@ impl Known {
             grants: grants.get(&table.tenant).cloned().unwrap_or_default(),
             tenant: Tenant::new(&table.tenant),
             roles,
+            calls,
         });
         for token in &table.tokens {
             let hash = token.parse::<TokenHash>().map_err(|error| format!("tokens: {error}"))?;

@@ -16,6 +16,7 @@ pub(crate) mod rules;
 pub mod token;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, LazyLock};
 
 use hearth_pool::ids::{PoolId, Tenant};
@@ -54,26 +55,28 @@ impl Roles {
 
 /// What a tenant may use beside what is its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grants {
+pub(crate) struct Grants {
     /// Every pool.
-    pub all_pools: bool,
+    pub(crate) all_pools: bool,
     /// These pools.
-    pub pools: BTreeSet<PoolId>,
+    pub(crate) pools: BTreeSet<PoolId>,
     /// It may name what is the host's: files, images and network devices.
-    pub host_names: bool,
+    pub(crate) host_names: bool,
 }
 
 /// One that can call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
     /// What it is called in the log and in the audit.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// Whose VMs it gets.
-    pub tenant: Tenant,
+    pub(crate) tenant: Tenant,
     /// What it may do.
-    pub roles: Roles,
+    pub(crate) roles: Roles,
     /// What its tenant may use.
-    pub grants: Arc<Grants>,
+    pub(crate) grants: Arc<Grants>,
+    /// Calls of its tenant that are under way.
+    pub(crate) calls: Arc<AtomicUsize>,
 }
 
 /// Who makes a call, and what that may see.
@@ -100,7 +103,8 @@ impl Caller {
     fn with_role(tenant: Tenant, role: Role) -> Self {
         let (name, roles) = (Arc::from(tenant.as_str()), Roles::of(&[role]));
         let grants = Arc::new(Grants { all_pools: true, ..Grants::default() });
-        Self::known(Arc::new(Identity { name, tenant, roles, grants }))
+        let calls = Arc::default();
+        Self::known(Arc::new(Identity { name, tenant, roles, grants, calls }))
     }
 
     /// This one.
@@ -128,6 +132,11 @@ impl Caller {
     /// It manages the node.
     pub(crate) fn is_operator(&self) -> bool {
         self.roles().has(Role::Operator)
+    }
+
+    /// Calls of its tenant that are under way.
+    pub(crate) fn calls(&self) -> &Arc<AtomicUsize> {
+        &self.identity.calls
     }
 
     /// What it may do.
@@ -170,6 +179,7 @@ mod tests {
             tenant: Tenant::new("ci"),
             roles: Roles::of(roles),
             grants: Arc::new(grants.clone()),
+            calls: Arc::default(),
         };
         let tenant = Caller::known(Arc::new(identity(&[Role::Tenant])));
         assert!(tenant.may_use(&web) && !tenant.may_use(&other) && !tenant.may_name_host());

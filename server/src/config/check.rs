@@ -42,6 +42,7 @@ impl Config {
             ("grpc.max_header_bytes", grpc.max_header_bytes > 0),
             ("grpc.max_concurrent_streams", grpc.max_concurrent_streams > 0),
             ("grpc.max_calls", grpc.max_calls > 0),
+            ("grpc.max_calls_per_tenant", grpc.max_calls_per_tenant > 0),
             ("grpc.max_connections", grpc.max_connections > 0),
             ("grpc.max_connections_per_peer", grpc.max_connections_per_peer > 0),
             ("grpc.max_handshakes", grpc.max_handshakes > 0),
@@ -69,6 +70,9 @@ impl Config {
             ("default_template.ready_timeout", !self.default_template.ready_timeout.is_zero()),
             ("default_pool.default_ttl", !self.default_pool.default_ttl.is_zero()),
         ];
+        if let Some(why) = grpc.wasted_rate.check() {
+            return Err(("grpc.wasted_rate".to_owned(), why.to_owned()));
+        }
         match positive.iter().find(|(_, holds)| !holds) {
             Some((key, _)) => Err(((*key).to_owned(), "it must be positive".to_owned())),
             None if limits.max_parallel_restores > 1024 => {

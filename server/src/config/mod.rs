@@ -17,6 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hearth_pool::bucket::Rate;
 use hearth_pool::pool::{Overflow, Sizing, WarmState};
 use serde::{Deserialize, Serialize};
 
@@ -72,7 +73,7 @@ pub struct Config {
 }
 
 /// The gRPC server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grpc {
     /// Bytes of one request.
@@ -85,10 +86,14 @@ pub struct Grpc {
     pub max_concurrent_streams: u32,
     /// Calls at once, over all connections.
     pub max_calls: usize,
+    /// Calls at once of one tenant.
+    pub max_calls_per_tenant: usize,
     /// Connections at once.
     pub max_connections: usize,
     /// Connections at once from one address, or of one user of the Unix socket.
     pub max_connections_per_peer: usize,
+    /// How often calls from one address may be worth nothing: dropped, beyond a rate, or nobody's.
+    pub wasted_rate: Rate,
     /// TLS handshakes at once.
     pub max_handshakes: usize,
     /// How long a handshake may take, and a client's first words after it.
@@ -208,10 +213,12 @@ impl Default for Config {
                 max_message_bytes: 4 << 20,
                 max_buffered_bytes: 64 << 20,
                 max_header_bytes: 16 << 10,
-                max_concurrent_streams: 4096,
+                max_concurrent_streams: 1024,
                 max_calls: 8192,
+                max_calls_per_tenant: 4096,
                 max_connections: 4096,
                 max_connections_per_peer: 1024,
+                wasted_rate: Rate { per_second: 100.0, burst: 1000 },
                 max_handshakes: 128,
                 handshake_timeout: Duration::from_secs(10),
                 request_timeout: Duration::from_secs(30),

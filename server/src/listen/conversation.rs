@@ -1,7 +1,9 @@
 //! One connection, as the server reads and writes it, and when it is closed: before its first words
 //! are over in time, when it has been without a call for long, when it is older than it may be, when
-//! its certificate was checked with other authorities than now, or when it only guesses.
+//! its certificate was checked with other authorities than now, or when its calls are worth
+//! nothing.
 //!
+//! A connection on which much comes is read in turns, so that a flood on one is no silence on the others.
 //! All that is looked at on a clock while nothing is there to be read; what is read costs a comparison.
 
 use std::io::{self, IoSlice};
@@ -23,6 +25,9 @@ use crate::tls::Tls;
 
 /// The first words of a client: HTTP/2's preface, and the head of its settings.
 const FIRST_WORDS: usize = 24 + 9;
+/// Bytes that are read of one connection before others have their turn: what comes in a flood is
+/// taken in small pieces, each of which is some calls.
+const TURN_BYTES: usize = 8 * 1024;
 /// The longest time between two looks.
 const LONGEST_LOOK: Duration = Duration::from_secs(15);
 
@@ -67,6 +72,8 @@ pub(crate) struct Conversation {
     began: Instant,
     /// Of its first words, those that have not come.
     missing: usize,
+    /// Bytes that were read in this turn.
+    in_turn: usize,
     look: Pin<Box<Sleep>>,
     /// How many calls had been begun at a look, and when that was first seen.
     quiet: (u64, Instant),
@@ -85,7 +92,7 @@ impl Conversation {
         let look = Box::pin(tokio::time::sleep(patience.first_words));
         let quiet = (0, began);
         let missing = FIRST_WORDS;
-        Self { line, peer, tls, patience, began, missing, look, quiet, _seat: seat }
+        Self { line, peer, tls, patience, began, missing, in_turn: 0, look, quiet, _seat: seat }
     }
 
     /// Why it is closed now, if it is.
@@ -137,15 +144,23 @@ impl AsyncRead for Conversation {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.peer.is_a_nuisance() {
-            return Poll::Ready(Err(self.close("it guesses")));
+        if self.peer.is_expelled() {
+            return Poll::Ready(Err(self.close("its calls are worth nothing")));
+        }
+        if self.in_turn >= TURN_BYTES {
+            self.in_turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let before = buffer.filled().len();
         let polled = on_line!(self.as_mut(), stream => Pin::new(stream).poll_read(cx, buffer));
         if polled.is_ready() {
-            self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
+            let read = buffer.filled().len() - before;
+            self.missing = self.missing.saturating_sub(read);
+            self.in_turn += read;
             return polled;
         }
+        self.in_turn = 0;
         while self.look.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             if let Some(why) = self.verdict(now) {

@@ -58,7 +58,11 @@ pub(super) fn open(
     let (ready, incoming) = mpsc::channel(MAX_READY);
     let hall = Hall {
         tls,
-        seats: Seats::new(settings.max_connections, settings.max_connections_per_peer),
+        seats: Seats::new(
+            settings.max_connections,
+            settings.max_connections_per_peer,
+            settings.wasted_rate,
+        ),
         handshakes: Arc::new(Semaphore::new(settings.max_handshakes)),
         handshake_timeout: settings.handshake_timeout,
         patience: Patience::of(settings),
@@ -110,6 +114,7 @@ impl Hall {
             Ok(seat) => return Some(seat),
             Err(Full::Total) => "total",
             Err(Full::Peer) => "peer",
+            Err(Full::Conduct) => "conduct",
         };
         metrics::connection_refused(reason);
         tracing::debug!(%address, reason, "there is no seat for a connection");
@@ -122,7 +127,7 @@ impl Hall {
             tracing::debug!(%error, "a connection delays small answers");
         }
         let Some(tls) = self.tls.clone() else {
-            let peer = Peer::new(address, Vec::new(), 0);
+            let peer = Peer::new(address, Vec::new(), 0, Arc::clone(&seat.conduct));
             return self.admit(Line::Plain(stream), peer, None, seat).await;
         };
         let hall = self.clone();
@@ -150,7 +155,7 @@ impl Hall {
             };
             let shown = stream.get_ref().1.peer_certificates().and_then(|all| all.first());
             let names = shown.map(tls::names_of).unwrap_or_default();
-            let peer = Peer::new(address, names, authorities);
+            let peer = Peer::new(address, names, authorities, Arc::clone(&seat.conduct));
             hall.admit(Line::Encrypted(Box::new(stream)), peer, Some(tls), seat).await;
         });
     }
@@ -162,7 +167,7 @@ impl Hall {
         };
         let address = Address::User(uid);
         let Some(seat) = self.seat(address) else { return };
-        let peer = Peer::new(address, Vec::new(), 0);
+        let peer = Peer::new(address, Vec::new(), 0, Arc::clone(&seat.conduct));
         self.admit(Line::Local(stream), peer, None, seat).await;
     }
 

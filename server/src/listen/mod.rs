@@ -2,6 +2,7 @@
 //! them, on connections that [`doors`] let in and [`conversation`] watches over.
 
 pub(crate) mod arriving;
+pub(crate) mod conduct;
 pub(crate) mod conversation;
 pub(crate) mod doors;
 pub(crate) mod peer;

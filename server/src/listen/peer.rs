@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use super::conduct::Conduct;
 
 /// Calls of one connection that nobody could be found for; then it is closed.
 const MAX_FAILURES: u64 = 100;
@@ -36,13 +38,22 @@ pub(crate) struct Peer {
     calls: AtomicUsize,
     begun: AtomicU64,
     failures: AtomicU64,
+    conduct: Arc<Conduct>,
+    is_expelled: AtomicBool,
 }
 
 impl Peer {
     /// One that has not called yet.
-    pub(crate) fn new(address: Address, names: Vec<String>, authorities: u64) -> Arc<Self> {
-        let (calls, begun, failures) = Default::default();
-        Arc::new(Self { address, names, authorities, calls, begun, failures })
+    pub(crate) fn new(
+        address: Address,
+        names: Vec<String>,
+        authorities: u64,
+        conduct: Arc<Conduct>,
+    ) -> Arc<Self> {
+        let (calls, begun, failures, is_expelled) = Default::default();
+        let peer =
+            Self { address, names, authorities, calls, begun, failures, conduct, is_expelled };
+        Arc::new(peer)
     }
 
     /// A call has begun.
@@ -58,7 +69,17 @@ impl Peer {
 
     /// It was not known who made a call.
     pub(crate) fn has_failed(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
+        if self.failures.fetch_add(1, Ordering::Relaxed) >= MAX_FAILURES {
+            self.is_expelled.store(true, Ordering::Relaxed);
+        }
+        self.has_wasted();
+    }
+
+    /// A call was worth nothing to anybody.
+    pub(crate) fn has_wasted(&self) {
+        if self.conduct.wasted() {
+            self.is_expelled.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Calls under way.
@@ -71,8 +92,8 @@ impl Peer {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// It guesses: nothing more is heard from it.
-    pub(crate) fn is_a_nuisance(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) > MAX_FAILURES
+    /// It guesses, or wastes calls: nothing more is heard from it.
+    pub(crate) fn is_expelled(&self) -> bool {
+        self.is_expelled.load(Ordering::Relaxed)
     }
 }

@@ -1,24 +1,36 @@
-//! How many connections there may be: in all, and from one peer.
+//! How many connections there may be: in all, from one peer, and from one that misbehaved.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use hearth_pool::bucket::Rate;
 use parking_lot::Mutex;
 
+use super::conduct::Conduct;
 use super::peer::Address;
+
+/// Peers without a connection that are remembered, before those that need not be are forgotten.
+const SWEEP_AT: usize = 1024;
 
 /// The seats of one server.
 #[derive(Debug)]
 pub(crate) struct Seats {
     total: usize,
     per_peer: usize,
+    wasted_rate: Rate,
     taken: Mutex<Taken>,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
     total: usize,
-    by_peer: HashMap<Address, usize>,
+    by_peer: HashMap<Address, OfPeer>,
+}
+
+#[derive(Debug)]
+struct OfPeer {
+    count: usize,
+    conduct: Arc<Conduct>,
 }
 
 /// Why there is no seat.
@@ -28,12 +40,14 @@ pub(crate) enum Full {
     Total,
     /// The peer's are.
     Peer,
+    /// The peer has made too many calls that were worth nothing.
+    Conduct,
 }
 
 impl Seats {
-    /// So many, and so many of them for one peer.
-    pub(crate) fn new(total: usize, per_peer: usize) -> Arc<Self> {
-        Arc::new(Self { total, per_peer, taken: Mutex::default() })
+    /// So many, and so many of them for one peer, which may waste calls at this rate.
+    pub(crate) fn new(total: usize, per_peer: usize, wasted_rate: Rate) -> Arc<Self> {
+        Arc::new(Self { total, per_peer, wasted_rate, taken: Mutex::default() })
     }
 
     /// A seat for a connection from `address`.
@@ -45,13 +59,19 @@ impl Seats {
         if taken.total >= self.total {
             return Err(Full::Total);
         }
-        let of_peer = taken.by_peer.entry(address).or_default();
-        if *of_peer >= self.per_peer {
-            return Err(Full::Peer);
+        if taken.by_peer.len() >= self.total + SWEEP_AT {
+            taken.by_peer.retain(|_, it| it.count > 0 || !it.conduct.is_forgotten());
         }
-        *of_peer += 1;
+        let fresh = || OfPeer { count: 0, conduct: Arc::new(Conduct::new(self.wasted_rate)) };
+        let of_peer = taken.by_peer.entry(address).or_insert_with(fresh);
+        match () {
+            () if of_peer.count >= self.per_peer => return Err(Full::Peer),
+            () if !of_peer.conduct.is_fine() => return Err(Full::Conduct),
+            () => of_peer.count += 1,
+        }
+        let conduct = Arc::clone(&of_peer.conduct);
         taken.total += 1;
-        Ok(Seat { seats: Arc::clone(self), address })
+        Ok(Seat { seats: Arc::clone(self), address, conduct })
     }
 }
 
@@ -60,6 +80,8 @@ impl Seats {
 pub(crate) struct Seat {
     seats: Arc<Seats>,
     address: Address,
+    /// That of everybody at its address.
+    pub(crate) conduct: Arc<Conduct>,
 }
 
 impl Drop for Seat {
@@ -67,8 +89,8 @@ impl Drop for Seat {
         let mut taken = self.seats.taken.lock();
         taken.total -= 1;
         if let Some(of_peer) = taken.by_peer.get_mut(&self.address) {
-            *of_peer -= 1;
-            if *of_peer == 0 {
+            of_peer.count -= 1;
+            if of_peer.count == 0 && of_peer.conduct.is_forgotten() {
                 taken.by_peer.remove(&self.address);
             }
         }
@@ -81,7 +103,7 @@ mod tests {
 
     #[test]
     fn seats_are_bounded_by_peer_and_in_all_and_come_back() {
-        let seats = Seats::new(3, 2);
+        let seats = Seats::new(3, 2, Rate { per_second: 1.0, burst: 3 });
         let (a, b) = (Address::User(1), Address::User(2));
         let first = seats.take(a).unwrap();
         let _second = seats.take(a).unwrap();
@@ -93,5 +115,16 @@ mod tests {
         drop(third);
         let taken = seats.taken.lock();
         assert_eq!((taken.total, taken.by_peer.len()), (1, 1), "who has none is forgotten");
+    }
+
+    #[test]
+    fn who_misbehaved_is_known_again_and_others_are_not_taken_for_it() {
+        let seats = Seats::new(9, 9, Rate { per_second: 0.001, burst: 3 });
+        let (bad, good) = (Address::User(1), Address::User(2));
+        let seat = seats.take(bad).unwrap();
+        assert!((0..3).all(|_| !seat.conduct.wasted()) && seat.conduct.wasted());
+        drop(seat);
+        assert_eq!(seats.take(bad).unwrap_err(), Full::Conduct);
+        assert!(seats.take(good).is_ok());
     }
 }

@@ -9,8 +9,15 @@ use http::Request;
 use super::*;
 use crate::auth::token::TokenHash;
 use crate::config::Config;
+use crate::listen::conduct::Conduct;
 
 const IP: Address = Address::Ip(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+
+fn peer(address: Address, names: &[&str]) -> Arc<Peer> {
+    let names = names.iter().map(|it| (*it).to_owned()).collect();
+    let conduct = Arc::new(Conduct::new(Config::default().grpc.wasted_rate));
+    Peer::new(address, names, 0, conduct)
+}
 
 fn guard(text: Option<&str>, tenants: TenantsSettings) -> Arc<Guard> {
     let identities = text.map(|text| {
@@ -19,7 +26,8 @@ fn guard(text: Option<&str>, tenants: TenantsSettings) -> Arc<Guard> {
         Identities::open(file.path()).unwrap()
     });
     let mut settings = Config::default().grpc;
-    (settings.max_calls, settings.max_buffered_bytes) = (2, 1000);
+    (settings.max_calls, settings.max_calls_per_tenant) = (2, 1);
+    settings.max_buffered_bytes = 1000;
     Guard::new(Arc::new(SystemEnv), identities, &Tenants::new(tenants), &settings)
 }
 
@@ -79,7 +87,7 @@ fn a_token_says_who_calls() {
 #[test]
 fn whoever_is_not_known_is_refused_and_never_taken_for_another() {
     let guard = three();
-    let certified = || Some(Peer::new(IP, vec!["spiffe://a/user".to_owned()], 0));
+    let certified = || Some(peer(IP, &["spiffe://a/user"]));
     assert!(called(&guard, Access::Use, &[], certified()).is_ok());
     for authorization in [
         &["Bearer nobody"][..],
@@ -94,9 +102,9 @@ fn whoever_is_not_known_is_refused_and_never_taken_for_another() {
     }
     let two = ["Bearer user", "Bearer boss"];
     assert!(called(&guard, Access::Known, &two, None).unwrap_err().contains("two"));
-    let stranger = Peer::new(IP, vec!["spiffe://a/other".to_owned()], 0);
+    let stranger = peer(IP, &["spiffe://a/other"]);
     assert!(called(&guard, Access::Known, &[], Some(stranger)).is_err());
-    assert!(called(&guard, Access::Known, &[], Some(Peer::new(IP, Vec::new(), 0))).is_err());
+    assert!(called(&guard, Access::Known, &[], Some(peer(IP, &[]))).is_err());
     assert!(called(&guard, Access::Known, &[], None).is_err());
     assert!(called(&guard, Access::Anyone, &[], None).is_ok(), "a probe");
 }
@@ -104,9 +112,7 @@ fn whoever_is_not_known_is_refused_and_never_taken_for_another() {
 #[test]
 fn a_user_of_the_socket_is_who_it_runs_as() {
     let guard = three();
-    let of = |uid| {
-        called(&guard, Access::Manage, &[], Some(Peer::new(Address::User(uid), Vec::new(), 0)))
-    };
+    let of = |uid| called(&guard, Access::Manage, &[], Some(peer(Address::User(uid), &[])));
     assert!(of(0).is_ok(), "root");
     assert!(of(guard.own_uid).is_ok(), "who runs the server");
     assert!(of(12345).unwrap_err().starts_with("Forbidden"), "a tenant");
@@ -128,15 +134,25 @@ fn where_nobody_is_told_apart_everybody_is_an_operator() {
 #[test]
 fn places_and_room_are_bounded_and_come_back() {
     let guard = guard(None, TenantsSettings::default());
-    let peer = Peer::new(IP, Vec::new(), 0);
-    let first = guard.place(Some(&peer)).unwrap();
-    let _second = guard.place(None).unwrap();
-    assert!(matches!(guard.place(None), Err(Denial::Overloaded(_))));
-    assert!(matches!(guard.place(None), Err(Denial::Overloaded(_))), "a refusal takes none");
+    let peer = self::peer(IP, &[]);
+    let (nobody, mut on_peer) = (http::Extensions::new(), http::Extensions::new());
+    on_peer.insert(Arc::clone(&peer));
+    let first = guard.place(&on_peer).unwrap();
+    let second = guard.place(&nobody).unwrap();
+    assert!(matches!(guard.place(&nobody), Err(Denial::Overloaded(_))));
+    assert!(matches!(guard.place(&on_peer), Err(Denial::Overloaded(_))), "a refusal takes none");
     assert_eq!(peer.calls(), 1);
     drop(first);
     assert_eq!(peer.calls(), 0);
-    assert!(guard.place(None).is_ok());
+    assert!(guard.place(&nobody).is_ok());
+    drop(second);
+    // One tenant never has all of them.
+    let mut of_tenant = http::Extensions::new();
+    of_tenant.insert(Caller::tenant(Tenant::new("a")));
+    let place = guard.place(&of_tenant).unwrap();
+    assert!(guard.place(&of_tenant).is_err() && guard.place(&nobody).is_ok());
+    drop(place);
+    assert!(guard.place(&of_tenant).is_ok());
     guard.take_room(600).unwrap();
     assert!(guard.take_room(600).is_err() && guard.take_room(usize::MAX / 2).is_err());
     guard.give_room(600);

@@ -131,6 +131,7 @@ fn what_is_remembered_is_bounded() {
         tenant: Tenant::new("t"),
         roles: Roles::default(),
         grants: Arc::default(),
+        calls: Arc::default(),
     });
     let mut remembered = Remembered::default();
     for number in 0..3 * MAX_REMEMBERED {
