@@ -1,14 +1,15 @@
 //! One call: who makes it, how it is named in the log, and until when its caller waits.
 
 use std::fmt;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use hearth_providers::env::{Env as _, SystemEnv};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
+use crate::audit::Note;
 use crate::auth::Caller;
 use crate::status::Refusal;
 
@@ -49,6 +50,8 @@ pub(crate) struct Call {
     pub(crate) id: CallId,
     /// When its caller stops waiting, a little early.
     pub(crate) deadline: Option<Instant>,
+    /// Where it is noted what it is about, where that is kept.
+    note: Option<Arc<Note>>,
 }
 
 impl Call {
@@ -64,6 +67,19 @@ impl Call {
             caller: Caller::of(request.extensions()),
             id: id.unwrap_or_else(CallId::next),
             deadline,
+            note: request.extensions().get::<Arc<Note>>().cloned(),
+        }
+    }
+
+    /// Somebody wants to know what it is about.
+    pub(crate) const fn is_noted(&self) -> bool {
+        self.note.is_some()
+    }
+
+    /// It is about this resource, of this uid, under this request id; what is blank is not known.
+    pub(crate) fn is_about(&self, resource: &str, uid: &str, request_id: &str) {
+        if let Some(note) = &self.note {
+            note.is_about(resource, uid, request_id);
         }
     }
 }

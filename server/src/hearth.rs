@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 
+use crate::audit::Audit;
 use crate::auth::guard::Guard;
 use crate::auth::identities::Identities;
 use crate::config::{Config, dirs};
@@ -96,6 +97,7 @@ pub struct Hearth {
     /// Ends the server with calls under way.
     at_once: CancellationToken,
     served: Option<tokio::sync::oneshot::Receiver<()>>,
+    audit: Option<Arc<Audit>>,
 }
 
 impl Hearth {
@@ -129,6 +131,8 @@ impl Hearth {
             listen::socket::bind(path).map_err(failed)
         });
         let socket = socket.transpose()?;
+        let audit = config.keeps_audit().then(|| open_audit(&config, &paths.state, &env));
+        let audit = audit.transpose()?;
         let tasks = TaskGroup::new();
         let limits = config.limits.to_pool();
         let jobs = Jobs::on_threads(tasks.clone(), limits.places());
@@ -142,6 +146,8 @@ impl Hearth {
         let guard = Guard::new(Arc::clone(&env), identities.clone(), &tenants, &config.grpc);
         let layer = WatchLayer::new(&listen::DESCRIPTOR_SETS, health.is_furnished(), guard);
         let layer = layer.map_err(|error| StartError::Internal(error.into()))?;
+        let layer = layer.kept_in(audit.clone());
+        audit.iter().for_each(|audit| audit.follow(&tasks));
         let services = Services::new(
             Arc::clone(&manager),
             tasks.clone(),
@@ -176,6 +182,7 @@ impl Hearth {
             ending,
             at_once,
             served,
+            audit,
         })
     }
 
@@ -243,10 +250,22 @@ impl Hearth {
         }
         self.at_once.cancel();
         self.manager.shut_down(stop_vms).await;
+        // What waits is little, and nothing else goes on.
+        self.audit.iter().for_each(|audit| audit.write_out());
         if stop_vms && self.config.runtime.is_none() {
             dirs::tidy_runtime(&self.runtime);
         }
     }
+}
+
+fn open_audit(
+    config: &Config,
+    state: &std::path::Path,
+    env: &Arc<dyn Env>,
+) -> Result<Arc<Audit>, StartError> {
+    let dir = config.audit.dir.clone().unwrap_or_else(|| state.join("audit"));
+    let failed = |source| StartError::Directory { path: dir.clone(), source };
+    Audit::open(&dir, &config.audit, Arc::clone(env)).map_err(failed)
 }
 
 fn open_identities(config: &Config) -> Result<Option<Arc<Identities>>, StartError> {

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hearth_pool::error::Error;
@@ -23,11 +24,14 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use crate::auth::guard::{Guard, Place};
+use crate::audit::{Audit, Event, Note};
+use crate::auth::Caller;
+use crate::auth::guard::{Denial, Guard, Place};
 use crate::auth::rules::{self, Rule};
 use crate::call::CallId;
 use crate::listen::arriving::Arriving;
-use crate::metrics::MethodMetrics;
+use crate::listen::peer::Peer;
+use crate::metrics::{self, MethodMetrics};
 use crate::status::{self, Refusal};
 
 /// Puts [`Watched`] around the services.
@@ -37,6 +41,7 @@ pub(crate) struct WatchLayer {
     /// Recovery is over: until then nothing is known that could be answered.
     is_open: Arc<AtomicBool>,
     guard: Arc<Guard>,
+    audit: Option<Arc<Audit>>,
 }
 
 /// What can be asked of a server that starts.
@@ -54,10 +59,12 @@ struct Methods {
 /// What is known of a method.
 #[derive(Debug)]
 struct Known {
+    path: &'static str,
     metrics: Arc<MethodMetrics>,
     rule: Rule,
     /// Its request is one message.
     has_one_request: bool,
+    has_one_answer: bool,
 }
 
 /// Why the methods cannot be served.
@@ -91,23 +98,41 @@ impl WatchLayer {
                         format!("{}.{}", file.package.as_deref().unwrap_or(""), service.name());
                     for method in &service.method {
                         let path = format!("/{name}/{}", method.name());
-                        let rule =
-                            rules::rule(&path).ok_or_else(|| NoLayer::NoRule(path.clone()))?;
+                        let rule = rules::rule(&path);
+                        let (known, rule) = rule.ok_or_else(|| NoLayer::NoRule(path.clone()))?;
                         let metrics = Arc::new(MethodMetrics::new(&name, method.name()));
-                        let has_one_request = !method.client_streaming();
-                        by_path.insert(path, Known { metrics, rule, has_one_request });
+                        let known = Known {
+                            path: known,
+                            metrics,
+                            rule,
+                            has_one_request: !method.client_streaming(),
+                            has_one_answer: !method.server_streaming(),
+                        };
+                        by_path.insert(path, known);
                     }
                 }
             }
         }
         let metrics = Arc::new(MethodMetrics::new("unknown", "unknown"));
-        let unknown = Known { metrics, rule: rules::UNKNOWN, has_one_request: true };
-        Ok(Self { methods: Arc::new(Methods { by_path, unknown }), is_open, guard })
+        let unknown = Known {
+            path: "",
+            metrics,
+            rule: rules::UNKNOWN,
+            has_one_request: true,
+            has_one_answer: true,
+        };
+        let methods = Arc::new(Methods { by_path, unknown });
+        Ok(Self { methods, is_open, guard, audit: None })
     }
 
     /// The same for another server of this process.
     pub(crate) fn opened_by(&self, is_open: Arc<AtomicBool>, guard: Arc<Guard>) -> Self {
-        Self { methods: Arc::clone(&self.methods), is_open, guard }
+        Self { methods: Arc::clone(&self.methods), is_open, guard, audit: None }
+    }
+
+    /// The same, and what is done is left in `audit`.
+    pub(crate) fn kept_in(self, audit: Option<Arc<Audit>>) -> Self {
+        Self { audit, ..self }
     }
 }
 
@@ -116,7 +141,8 @@ impl<S> Layer<S> for WatchLayer {
 
     fn layer(&self, inner: S) -> Watched<S> {
         let (methods, is_open) = (Arc::clone(&self.methods), Arc::clone(&self.is_open));
-        Watched { inner, methods, is_open, guard: Arc::clone(&self.guard) }
+        let (guard, audit) = (Arc::clone(&self.guard), self.audit.clone());
+        Watched { inner, methods, is_open, guard, audit }
     }
 }
 
@@ -127,17 +153,38 @@ pub(crate) struct Watched<S> {
     methods: Arc<Methods>,
     is_open: Arc<AtomicBool>,
     guard: Arc<Guard>,
+    audit: Option<Arc<Audit>>,
 }
 
 impl<S> Watched<S> {
+    /// What is left of a call in the audit, if anything is.
+    fn record(&self, known: &Known, id: CallId, request: &mut Request<Body>) -> Option<Record> {
+        let audit = self.audit.as_ref().filter(|_| known.rule.access.is_kept())?;
+        let note = Arc::new(Note::default());
+        request.extensions_mut().insert(Arc::clone(&note));
+        Some(Record { audit: Arc::clone(audit), call: id, method: known.path, who: None, note })
+    }
+
     /// Lets a call in, or says why not.
-    fn admit(&self, known: &Known, request: &mut Request<Body>) -> Result<Place, Refusal> {
+    fn admit(
+        &self,
+        known: &Known,
+        request: &mut Request<Body>,
+        record: Option<&mut Record>,
+    ) -> Result<Place, Refusal> {
         let path = request.uri().path();
         let is_ours = path.starts_with("/hearth.v1.") || path.starts_with("/google.longrunning.");
         let is_early = is_ours && path != WHILE_STARTING && !self.is_open.load(Ordering::Acquire);
         let is_acquire = path == ACQUIRE;
         let refused = |denial| Refusal::Denied { denial, is_acquire };
-        self.guard.check(known.rule.access, request).map_err(refused)?;
+        let checked = self.guard.check(known.rule.access, request);
+        if let Some(record) = record
+            && !matches!(checked, Err(Denial::Unauthenticated(_)))
+        {
+            let extensions = request.extensions();
+            record.who = Some((Caller::of(extensions), extensions.get::<Arc<Peer>>().cloned()));
+        }
+        checked.map_err(refused)?;
         if is_early {
             let (error, allocated) = (Error::Starting, false);
             return Err(match is_acquire {
@@ -169,7 +216,9 @@ where
         let id = CallId::next();
         let span = tracing::debug_span!("call", %id, path);
         request.extensions_mut().insert(id);
-        let called = match self.admit(known, &mut request) {
+        end.record = self.record(known, id, &mut request);
+        let opens = !known.has_one_answer;
+        let called = match self.admit(known, &mut request, end.record.as_mut()) {
             Err(refused) => Err(refused.into_status(id).into_http::<Body>()),
             Ok(place) => {
                 end.place = Some(place);
@@ -190,6 +239,8 @@ where
             if response.headers().contains_key("grpc-status") {
                 in_our_words(response.headers_mut());
                 end.is(code_of(response.headers()));
+            } else if opens && let Some(record) = &end.record {
+                record.leave("OPEN", end.begun.elapsed());
             }
             Ok(response.map(|inner| WatchedBody { inner, end }))
         };
@@ -244,17 +295,39 @@ struct End {
     has_ended: bool,
     /// Held until its answer is sent, or dropped.
     place: Option<Place>,
+    record: Option<Record>,
+}
+
+/// What will be left of a call in the audit.
+#[derive(Debug)]
+struct Record {
+    audit: Arc<Audit>,
+    call: CallId,
+    method: &'static str,
+    /// Unset: nobody knows, and nothing is left.
+    who: Option<(Caller, Option<Arc<Peer>>)>,
+    note: Arc<Note>,
+}
+
+impl Record {
+    fn leave(&self, result: &'static str, took: Duration) {
+        let Some((caller, peer)) = self.who.clone() else { return };
+        let (call, method, note) = (self.call, self.method, Arc::clone(&self.note));
+        self.audit.leave(Event { call, method, caller, peer, note, result, took });
+    }
 }
 
 impl End {
     fn of(metrics: Arc<MethodMetrics>) -> Self {
         metrics.started();
-        Self { metrics, begun: Instant::now(), has_ended: false, place: None }
+        Self { metrics, begun: Instant::now(), has_ended: false, place: None, record: None }
     }
 
     fn is(&mut self, code: Code) {
         if !std::mem::replace(&mut self.has_ended, true) {
-            self.metrics.handled(code, self.begun.elapsed());
+            let took = self.begun.elapsed();
+            self.metrics.handled(code, took);
+            self.record.iter().for_each(|record| record.leave(metrics::code_name(code), took));
         }
     }
 }

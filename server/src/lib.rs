@@ -5,6 +5,7 @@
 //! becomes a status in [`status`], the only such place.
 
 mod admin;
+mod audit;
 pub mod auth;
 mod backends;
 mod call;

@@ -95,6 +95,16 @@ impl MethodMetrics {
     }
 }
 
+/// Lines of the audit were lost.
+pub(crate) fn audit_lost(lines: u64) {
+    counter!("hearth_audit_lost_total").increment(lines);
+}
+
+/// The name of a code.
+pub(crate) fn code_name(code: tonic::Code) -> &'static str {
+    CODES[code as usize]
+}
+
 /// Why connections are refused.
 const REFUSALS: [&str; 4] = ["conduct", "handshake", "peer", "total"];
 
@@ -128,6 +138,8 @@ fn describe() {
     describe_counter!("grpc_server_started_total", "Calls that were begun");
     describe_counter!("grpc_server_handled_total", "Calls that have ended, by how");
     describe_histogram!("grpc_server_handling_seconds", Unit::Seconds, "Time a call took here");
+    describe_counter!("hearth_audit_lost_total", "Lines of the audit that were not written");
+    counter!("hearth_audit_lost_total").absolute(0);
     describe_counter!("hearth_connections_refused_total", "Connections that were not let in");
     for reason in REFUSALS {
         counter!("hearth_connections_refused_total", "reason" => reason).absolute(0);

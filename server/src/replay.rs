@@ -36,27 +36,51 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(15 * 60);
 pub(crate) trait Mutation: Message + 'static {
     /// What the request says; empty: nothing.
     fn request_id(&self) -> &str;
+
+    /// The name, or the id, of what it is about; empty: the node.
+    fn subject(&self) -> &str;
 }
 
 macro_rules! mutations {
-    ($($request:ident)*) => {
+    ($($request:ident |$it:ident| $subject:expr;)*) => {
         $(impl Mutation for v1::$request {
             fn request_id(&self) -> &str {
                 &self.request_id
+            }
+
+            fn subject(&self) -> &str {
+                let $it = self;
+                $subject
             }
         })*
     };
 }
 
 mutations! {
-    ReleaseVmRequest RenewLeaseRequest StartVmRequest StopVmRequest RenameVmRequest
-    DestroyVmRequest SnapshotVmRequest DeleteSnapshotRequest
-    FreezeVmRequest DeleteArtifactRequest
-    CreatePoolRequest UpdatePoolRequest DeletePoolRequest
-    PrewarmPoolRequest CancelPrewarmRequest DrainPoolRequest
-    CreateTemplateRequest UpdateTemplateRequest ImportTemplateRequest DeleteTemplateRequest
-    RollbackTemplateRequest
-    DrainRequest UndrainRequest SetLogLevelRequest
+    ReleaseVmRequest |it| &it.name;
+    RenewLeaseRequest |it| &it.name;
+    StartVmRequest |it| &it.name;
+    StopVmRequest |it| &it.name;
+    RenameVmRequest |it| &it.name;
+    DestroyVmRequest |it| &it.name;
+    SnapshotVmRequest |it| &it.name;
+    DeleteSnapshotRequest |it| &it.name;
+    FreezeVmRequest |it| &it.name;
+    DeleteArtifactRequest |it| &it.name;
+    DeletePoolRequest |it| &it.name;
+    PrewarmPoolRequest |it| &it.name;
+    CancelPrewarmRequest |it| &it.name;
+    DrainPoolRequest |it| &it.name;
+    DeleteTemplateRequest |it| &it.name;
+    RollbackTemplateRequest |it| &it.name;
+    CreatePoolRequest |it| &it.pool_id;
+    UpdatePoolRequest |it| it.pool.as_ref().map_or("", |pool| &pool.name);
+    CreateTemplateRequest |it| &it.template_id;
+    UpdateTemplateRequest |it| it.template.as_ref().map_or("", |template| &template.name);
+    ImportTemplateRequest |it| &it.template_id;
+    DrainRequest |_it| "";
+    UndrainRequest |_it| "";
+    SetLogLevelRequest |it| &it.level;
 }
 
 /// Every call remembered.
@@ -143,6 +167,7 @@ impl Replays {
         A: Message + Default + 'static,
         F: Future<Output = Result<A, Refusal>> + Send + 'static,
     {
+        call.is_about(request.subject(), "", request.request_id());
         // One that is no UUID is refused by the handler, with whatever else is wrong.
         let request_id = Fields::default().request_id(request.request_id());
         let pending = match request_id {

@@ -112,13 +112,13 @@ impl Guard {
                 }
             }
         };
-        if !access.allows(caller.roles()) {
-            return Err(Denial::Forbidden(access.takes()));
-        }
-        self.check_rate(&caller, peer)?;
+        let checked = match access.allows(caller.roles()) {
+            true => self.check_rate(&caller, peer),
+            false => Err(Denial::Forbidden(access.takes())),
+        };
         let sees_all = access.only_reads() && caller.roles().has(super::Role::Viewer);
         request.extensions_mut().insert(if sees_all { caller.seeing_all() } else { caller });
-        Ok(())
+        checked
     }
 
     fn check_rate(&self, caller: &Caller, peer: Option<&Arc<Peer>>) -> Result<(), Denial> {

@@ -144,6 +144,11 @@ impl Caller {
         self.identity.roles
     }
 
+    /// What it is called in the audit.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.identity.name
+    }
+
     /// `pool` is there for it.
     pub(crate) fn may_use(&self, pool: &PoolId) -> bool {
         let grants = &self.identity.grants;

@@ -150,6 +150,11 @@ impl Access {
         matches!(self, Self::Read | Self::Inspect)
     }
 
+    /// What is done by it is kept in the audit.
+    pub(crate) const fn is_kept(self) -> bool {
+        matches!(self, Self::Use | Self::Manage)
+    }
+
     /// What it takes, for whoever lacks it.
     pub(crate) const fn takes(self) -> &'static str {
         match self {
@@ -162,9 +167,9 @@ impl Access {
     }
 }
 
-/// The rule of the method at `path`.
-pub(crate) fn rule(path: &str) -> Option<Rule> {
-    RULES.iter().find(|(known, _)| *known == path).map(|(_, rule)| *rule)
+/// The method at `path`, and its rule.
+pub(crate) fn rule(path: &str) -> Option<(&'static str, Rule)> {
+    RULES.iter().find(|(known, _)| *known == path).copied()
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(crate) use layers::Flags;
 pub use layers::{ConfigError, Loaded, load};
 pub use limits::Limits;
 pub use providers::{Accel, ProviderConfig};
-pub use security::{Auth, Tls};
+pub use security::{Audit, Auth, Tls};
 
 use crate::telemetry::LogFormat;
 
@@ -60,6 +60,8 @@ pub struct Config {
     pub tls: Tls,
     /// Who callers are.
     pub auth: Auth,
+    /// What is kept of who did what.
+    pub audit: Audit,
     /// The gRPC server.
     pub grpc: Grpc,
     /// What bounds the pools.
@@ -209,6 +211,7 @@ impl Default for Config {
             reload_interval: Duration::from_secs(5),
             tls: Tls::default(),
             auth: Auth::default(),
+            audit: Audit::default(),
             grpc: Grpc {
                 max_message_bytes: 4 << 20,
                 max_buffered_bytes: 64 << 20,

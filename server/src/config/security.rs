@@ -28,10 +28,48 @@ pub struct Auth {
     pub file: Option<PathBuf>,
 }
 
+/// What is kept of who did what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// Whether it is kept; unset: where callers are told apart.
+    pub enabled: Option<bool>,
+    /// Where; unset: `audit` in the state directory.
+    pub dir: Option<PathBuf>,
+    /// Bytes of one file.
+    pub max_file_bytes: u64,
+    /// Files.
+    pub max_files: usize,
+    /// Lines that wait to be written.
+    pub max_queued: usize,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        let (max_file_bytes, max_files, max_queued) = (16 << 20, 8, 65_536);
+        Self { enabled: None, dir: None, max_file_bytes, max_files, max_queued }
+    }
+}
+
 impl Config {
+    /// Whether it is written down who did what.
+    pub(crate) fn keeps_audit(&self) -> bool {
+        self.audit.enabled.unwrap_or(self.auth.file.is_some())
+    }
+
     pub(super) fn check_security(&self) -> Result<(), (String, String)> {
         let tls = &self.tls;
         let wrong = |key: &str, why: &str| Err((key.to_owned(), why.to_owned()));
+        let audit = &self.audit;
+        for (key, holds) in [
+            ("audit.max_file_bytes", audit.max_file_bytes > 0),
+            ("audit.max_files", audit.max_files > 0),
+            ("audit.max_queued", audit.max_queued > 0),
+        ] {
+            if !holds {
+                return wrong(key, "it must be positive");
+            }
+        }
         match (&tls.certificate, &tls.key, &tls.client_ca) {
             (Some(_), None, _) => wrong("tls.certificate", "it needs tls.key"),
             (None, Some(_), _) => wrong("tls.key", "it needs tls.certificate"),

@@ -2,9 +2,10 @@
 
 use hearth_pool::acquire::{AcquireRequest, Expiration};
 use hearth_pool::error::{Error, Kind};
+use hearth_pool::ids::RequestId;
 use hearth_pool::pool::Overflow;
 use hearth_pool::verbs::CreateRequest;
-use hearth_proto::v1;
+use hearth_proto::{names, v1};
 use hearth_providers::VmRuntimeError;
 use hearth_providers::model::{SnapshotSource, VmSpec};
 
@@ -25,10 +26,16 @@ impl Services {
         super::may_name_host(&call, !request.network_overrides.is_empty()).map_err(denied)?;
         let request = self.acquire_request(&call, request).map_err(refused)?;
         let may_linger = self.may_linger(&request);
+        if call.is_noted() {
+            let request_id = request.request_id.as_ref().map_or("", RequestId::as_str);
+            call.is_about(&names::POOLS.name(request.pool.as_str()), "", request_id);
+        }
         match self.manager.acquire(request).await {
             Ok(Some(acquired)) => {
                 let info = self.manager.leased_info(&acquired.lease);
-                Ok(convert::vm::acquired(&acquired, &info, &call.caller))
+                let answer = convert::vm::acquired(&acquired, &info, &call.caller);
+                answer.vm.iter().for_each(|vm| call.is_about(&vm.name, &vm.uid, ""));
+                Ok(answer)
             }
             Ok(None) => Ok(v1::AcquireVmResponse::default()),
             Err(error) => {
@@ -107,6 +114,7 @@ impl Services {
         request: v1::CreateVmRequest,
     ) -> Result<v1::Vm, Refusal> {
         let mut fields = Fields::default();
+        call.is_about(&request.vm_id, "", &request.request_id);
         let vm_id = fields.new_vm_id("vm_id", &request.vm_id);
         let request_id = fields.request_id(&request.request_id);
         let ttl = fields.duration("ttl", request.ttl);
@@ -140,7 +148,10 @@ impl Services {
         let made = made.await.map_err(|error| super::in_field("spec", error))?;
         Ok(match made {
             Some(acquired) => {
-                convert::vm::vm(&self.manager.leased_info(&acquired.lease), &call.caller)
+                let info = self.manager.leased_info(&acquired.lease);
+                let vm = convert::vm::vm(&info, &call.caller);
+                call.is_about(&vm.name, &vm.uid, "");
+                vm
             }
             None => planned,
         })

@@ -52,6 +52,11 @@ impl Services {
         use v1::resume_vm_request::Source as Asked;
         let mut fields = Fields::default();
         let uid = fields.uid("uid", &request.uid);
+        let from = match &request.source {
+            Some(Asked::Artifact(name) | Asked::Name(name)) => name,
+            None => "",
+        };
+        call.is_about(from, "", &request.request_id);
         let source = match &request.source {
             Some(Asked::Artifact(name)) => {
                 fields.artifact("artifact", name).map(ResumeSource::Artifact)
@@ -78,7 +83,9 @@ impl Services {
             request_id,
         });
         let lease = resumed.await?.lease;
-        Ok(convert::vm::vm(&self.manager.leased_info(&lease), &call.caller))
+        let vm = convert::vm::vm(&self.manager.leased_info(&lease), &call.caller);
+        call.is_about(&vm.name, &vm.uid, "");
+        Ok(vm)
     }
 
     async fn artifact(

@@ -32,6 +32,7 @@ impl Services {
         call: Call,
         request: v1::ReadConsoleRequest,
     ) -> Result<BoxStream<v1::ReadConsoleResponse>, Refusal> {
+        call.is_about(&request.name, &request.uid, "");
         let mut fields = Fields::default();
         let vm_id = fields.vm("name", &request.name);
         let uid = fields.uid("uid", &request.uid);

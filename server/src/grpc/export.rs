@@ -32,6 +32,7 @@ impl Services {
         call: Call,
         request: v1::ExportArtifactRequest,
     ) -> Result<BoxStream<v1::ExportArtifactResponse>, Refusal> {
+        call.is_about(&request.name, "", "");
         let mut fields = Fields::default();
         let id = fields.artifact("name", &request.name);
         let skip = u64::try_from(request.offset).unwrap_or_else(|_| {

@@ -75,6 +75,7 @@ impl Services {
     }
 
     async fn forget(&self, call: Call, request: DeleteOperationRequest) -> Result<(), Refusal> {
+        call.is_about(&request.name, "", "");
         let mut fields = Fields::default();
         let id = fields.operation("name", &request.name);
         let id = fields.required(id)?;

@@ -52,6 +52,7 @@ impl Services {
     }
 
     async fn release(&self, call: Call, request: v1::ReleaseVmRequest) -> Result<(), Refusal> {
+        call.is_about(&request.name, &request.uid, &request.request_id);
         let mut fields = Fields::default();
         let vm_id = fields.vm("name", &request.name);
         let uid = fields.uid("uid", &request.uid);

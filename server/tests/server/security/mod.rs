@@ -1,5 +1,6 @@
 //! Who may do what: a server that tells callers apart, and everybody that calls it.
 
+mod audit;
 mod doors;
 mod foreign;
 mod matrix;
