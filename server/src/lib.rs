@@ -22,6 +22,7 @@ mod layers;
 mod listen;
 mod metrics;
 mod paging;
+mod process;
 mod reload;
 mod replay;
 pub mod serve;

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config, ProviderKind};
 pub use crate::hearth::{Hearth, StartError};
+use crate::process;
 use crate::telemetry::{self, Levels, LogFormat};
 
 /// How long threads that are blocked in a provider may hold the process up at its very end.
@@ -83,6 +84,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         tracing::warn!(variable, "it means nothing to hearth: docs/configuration.md has the names");
     }
     warn_as_init();
+    process::prepare();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("no threads: {error}"), FAILED),

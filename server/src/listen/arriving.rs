@@ -79,3 +79,53 @@ impl Drop for Arriving {
         self.guard.give_room(self.taken);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hearth_providers::env::SystemEnv;
+    use http_body_util::{BodyExt as _, Full};
+
+    use super::*;
+    use crate::config::Config;
+
+    fn guard() -> Arc<Guard> {
+        let mut settings = Config::default().grpc;
+        settings.max_buffered_bytes = 100_000;
+        Guard::new(Arc::new(SystemEnv), None, &Default::default(), &settings)
+    }
+
+    fn arriving(guard: &Arc<Guard>, bytes: usize) -> Arriving {
+        let body = Full::new(Bytes::from(vec![0; bytes])).map_err(|never| match never {});
+        Arriving::new(Body::new(body), Arc::clone(guard))
+    }
+
+    #[tokio::test]
+    async fn what_is_read_takes_room_and_gives_it_back() {
+        let guard = guard();
+        let mut held = arriving(&guard, 60_000);
+        held.frame().await.unwrap().unwrap();
+        let refused = arriving(&guard, 80_000).frame().await.unwrap().unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::Unavailable);
+        assert!(arriving(&guard, FREE_BYTES).frame().await.unwrap().is_ok(), "a small one");
+        drop(held);
+        assert!(arriving(&guard, 80_000).frame().await.unwrap().is_ok());
+        assert!(guard.take_room(100_000).is_ok(), "all of it is back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_arrive_is_not_waited_for() {
+        let guard = guard();
+        let never = http_body_util::StreamBody::new(futures_util::stream::pending::<
+            Result<Frame<Bytes>, Status>,
+        >());
+        let begun = tokio::time::Instant::now();
+        let mut arriving = Arriving::new(Body::new(never), Arc::clone(&guard));
+        let refused = arriving.frame().await.unwrap().unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::DeadlineExceeded);
+        let waited = begun.elapsed();
+        assert!(waited >= guard.request_timeout);
+        assert!(waited < guard.request_timeout + Duration::from_secs(1), "{waited:?}");
+    }
+}

@@ -206,3 +206,117 @@ impl AsyncWrite for Conversation {
         on_line!(self, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hearth_pool::bucket::Rate;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::super::peer::Address;
+    use super::super::seats::Seats;
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        first_words: Duration::from_secs(10),
+        max_idle: Duration::from_secs(60),
+        max_age: Duration::from_secs(600),
+    };
+
+    struct Both {
+        conversation: Conversation,
+        peer: Arc<Peer>,
+        client: UnixStream,
+        began: Instant,
+    }
+
+    async fn both(says: &[u8]) -> Both {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let seats = Seats::new(1, 1, Rate { per_second: 1.0, burst: 5 });
+        let address = Address::User(1);
+        let seat = seats.take(address).unwrap();
+        let peer = Peer::new(address, Vec::new(), 0, Arc::clone(&seat.conduct));
+        let (line, of) = (Line::Local(server), Arc::clone(&peer));
+        let conversation = Conversation::new(line, of, None, PATIENCE, seat);
+        client.write_all(says).await.unwrap();
+        Both { conversation, peer, client, began: Instant::now() }
+    }
+
+    impl Both {
+        /// Reads until it is closed; answers why, and how long that took.
+        async fn until_closed(&mut self) -> (String, Duration) {
+            let mut bytes = [0; 64];
+            loop {
+                match self.conversation.read(&mut bytes).await {
+                    Ok(0) => return ("the client".to_owned(), self.began.elapsed()),
+                    Ok(_) => {}
+                    Err(error) => return (error.to_string(), self.began.elapsed()),
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_words_have_to_come_in_time() {
+        for says in [&[0; 0][..], &[1; FIRST_WORDS - 1]] {
+            let (why, after) = both(says).await.until_closed().await;
+            assert!(why.contains("first words"), "{why}");
+            assert_eq!(after.as_secs(), 10);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_idle_is_closed_and_who_calls_is_not() {
+        let mut idle = both(&[1; FIRST_WORDS]).await;
+        let (why, after) = idle.until_closed().await;
+        assert!(why.contains("idle") && (60..80).contains(&after.as_secs()), "{why} {after:?}");
+        // One call that lasts, until it is too old.
+        let mut busy = both(&[1; FIRST_WORDS]).await;
+        busy.peer.has_begun();
+        let (why, after) = busy.until_closed().await;
+        assert!(why.contains("old") && (600..620).contains(&after.as_secs()), "{why} {after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whose_calls_are_worth_nothing_is_not_heard() {
+        let mut both = both(&[1; FIRST_WORDS]).await;
+        (0..6).for_each(|_| both.peer.has_wasted());
+        let (why, after) = both.until_closed().await;
+        assert!(why.contains("worth nothing") && after.is_zero(), "{why} {after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_is_read_in_turns() {
+        let mut both = both(&[1; 3 * TURN_BYTES]).await;
+        let Line::Local(stream) = &both.conversation.line else { panic!("it is a socket") };
+        stream.readable().await.unwrap();
+        let mut read = 0;
+        let turns = turns_of(&mut both.conversation, &mut read);
+        assert_eq!(turns[..3], [TURN_BYTES; 3], "{turns:?}");
+        assert_eq!(read, 3 * TURN_BYTES);
+        drop(both.client);
+    }
+
+    /// Reads until nothing is there; answers how much each turn had.
+    fn turns_of(conversation: &mut Conversation, read: &mut usize) -> Vec<usize> {
+        let mut turns = vec![0];
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut pauses = 0;
+        while pauses < 2 {
+            let mut bytes = [0; 1024];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *conversation).poll_read(&mut context, &mut buffer) {
+                Poll::Ready(read_now) => {
+                    read_now.unwrap();
+                    pauses = 0;
+                    *read += buffer.filled().len();
+                    *turns.last_mut().unwrap() += buffer.filled().len();
+                }
+                Poll::Pending => {
+                    pauses += 1;
+                    turns.push(0);
+                }
+            }
+        }
+        turns
+    }
+}

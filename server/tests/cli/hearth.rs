@@ -26,7 +26,21 @@ pub(crate) struct Ended {
 impl Server {
     /// Starts a server and waits until its default pool has `warm` VMs.
     pub(crate) fn start(warm: usize) -> Self {
+        let server = Self::begin(tempfile::tempdir().unwrap(), &[]);
+        server.ok(&["pools", "wait", "default", "--warm", &warm.to_string(), "--timeout", "60s"]);
+        server
+    }
+
+    /// Starts a server that has these files beside it, `hearth.toml` among them.
+    pub(crate) fn start_with(files: &[(&str, String)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
+        Self::begin(directory, &["--config", "hearth.toml"])
+    }
+
+    fn begin(directory: TempDir, more: &[&str]) -> Self {
         let mut child = hearth()
             .args(["serve", "--provider", "memory"])
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
@@ -34,6 +48,8 @@ impl Server {
             .arg(directory.path().join("state"))
             .arg("--runtime")
             .arg(directory.path().join("run"))
+            .args(more)
+            .current_dir(directory.path())
             // What is for clients does not disturb the server.
             .envs([("HEARTH_ADDRESS", "nowhere"), ("HEARTH_OUTPUT", "json")])
             .stdin(Stdio::null())
@@ -52,7 +68,6 @@ impl Server {
         let admin = said("admin on http://");
         let server = Self { child, address, directory };
         wait_until_ready(&admin);
-        server.ok(&["pools", "wait", "default", "--warm", &warm.to_string(), "--timeout", "60s"]);
         server
     }
 

@@ -8,3 +8,4 @@ mod leases;
 mod outputs;
 mod resources;
 mod scheduler;
+mod security;
