@@ -74,6 +74,7 @@ lint: ## Formatting, lints, shell scripts, dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	scripts/lint
+	scripts/supply-chain
 
 docs: ## The documentation of the code, and whether every link in docs/ leads somewhere
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --workspace --no-deps --document-private-items
