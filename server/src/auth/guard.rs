@@ -230,7 +230,7 @@ pub(crate) struct Place {
 impl Place {
     /// Its caller has left before it was answered.
     pub(crate) fn was_left(&self) {
-        self.peer.iter().for_each(|peer| peer.has_wasted());
+        self.peer.iter().for_each(|peer| peer.has_left());
     }
 }
 

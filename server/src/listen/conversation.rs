@@ -156,6 +156,10 @@ impl AsyncRead for Conversation {
         let polled = on_line!(self.as_mut(), stream => Pin::new(stream).poll_read(cx, buffer));
         if polled.is_ready() {
             let read = buffer.filled().len() - before;
+            if read == 0 {
+                // An end, or an error: what is still under way is dropped now.
+                self.peer.has_gone();
+            }
             self.missing = self.missing.saturating_sub(read);
             self.in_turn += read;
             return polled;
@@ -282,6 +286,24 @@ mod tests {
         (0..6).for_each(|_| both.peer.has_wasted());
         let (why, after) = both.until_closed().await;
         assert!(why.contains("worth nothing") && after.is_zero(), "{why} {after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_away_with_many_calls_is_not_taken_for_one_that_floods() {
+        let mut both = both(&[1; FIRST_WORDS]).await;
+        let peer = Arc::clone(&both.peer);
+        (0..64).for_each(|_| peer.has_begun());
+        drop(both.client);
+        let mut bytes = [0; 64];
+        while both.conversation.read(&mut bytes).await.unwrap() > 0 {}
+        let leave = |count| {
+            (0..count).for_each(|_| {
+                peer.has_left();
+                peer.has_ended();
+            })
+        };
+        leave(64);
+        assert!(!peer.is_expelled(), "four of them count, of five");
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,6 +27,9 @@ impl std::fmt::Display for Address {
     }
 }
 
+/// Of calls that end with their connection, one in so many counts as worth nothing.
+const LEFT_FOR_ONE: usize = 16;
+
 /// The other end of a connection, and what goes on there.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -40,6 +43,7 @@ pub(crate) struct Peer {
     failures: AtomicU64,
     conduct: Arc<Conduct>,
     is_expelled: AtomicBool,
+    is_gone: AtomicBool,
 }
 
 impl Peer {
@@ -50,9 +54,18 @@ impl Peer {
         authorities: u64,
         conduct: Arc<Conduct>,
     ) -> Arc<Self> {
-        let (calls, begun, failures, is_expelled) = Default::default();
-        let peer =
-            Self { address, names, authorities, calls, begun, failures, conduct, is_expelled };
+        let (calls, begun, failures, is_expelled, is_gone) = Default::default();
+        let peer = Self {
+            address,
+            names,
+            authorities,
+            calls,
+            begun,
+            failures,
+            conduct,
+            is_expelled,
+            is_gone,
+        };
         Arc::new(peer)
     }
 
@@ -73,6 +86,18 @@ impl Peer {
             self.is_expelled.store(true, Ordering::Relaxed);
         }
         self.has_wasted();
+    }
+
+    /// It has closed the connection.
+    pub(crate) fn has_gone(&self) {
+        self.is_gone.store(true, Ordering::Relaxed);
+    }
+
+    /// It has dropped a call. Who went away with many of them may just have crashed: few of those count.
+    pub(crate) fn has_left(&self) {
+        if !self.is_gone.load(Ordering::Relaxed) || self.calls().is_multiple_of(LEFT_FOR_ONE) {
+            self.has_wasted();
+        }
     }
 
     /// A call was worth nothing to anybody.
