@@ -101,7 +101,11 @@ impl Guard {
             (Some(caller), _) => caller.clone(),
             // Everybody is an operator, and services know that by themselves.
             (None, None) => return self.check_rate(&Caller::of(request.extensions()), peer),
-            (None, Some(_)) if access == Access::Anyone => return Ok(()),
+            (None, Some(_)) if access == Access::Anyone => {
+                // Where callers are told apart, one that is not is nobody, and never anybody.
+                request.extensions_mut().insert(Caller::nobody());
+                return Ok(());
+            }
             (None, Some(identities)) => {
                 match self.identify(&identities.now(), request.headers(), peer) {
                     Ok(identity) => Caller::known(identity),

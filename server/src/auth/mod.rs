@@ -107,6 +107,15 @@ impl Caller {
         Self::known(Arc::new(Identity { name, tenant, roles, grants, calls }))
     }
 
+    /// One that may nothing, and has nothing.
+    pub(crate) fn nobody() -> Self {
+        static NOBODY: LazyLock<Arc<Identity>> = LazyLock::new(|| {
+            let (roles, grants, calls) = Default::default();
+            Arc::new(Identity { name: "".into(), tenant: Tenant::new(""), roles, grants, calls })
+        });
+        Self::known(Arc::clone(&NOBODY))
+    }
+
     /// This one.
     pub(crate) fn known(identity: Arc<Identity>) -> Self {
         let (tenant, sees_all) = (identity.tenant.clone(), identity.roles.has(Role::Operator));
@@ -173,6 +182,14 @@ mod tests {
         let tenant = Tenant::new("t1");
         extensions.insert(Caller::tenant(tenant.clone()));
         assert_eq!(Caller::of(&extensions).scope(), Some(&tenant));
+    }
+
+    #[test]
+    fn nobody_may_nothing() {
+        let nobody = Caller::nobody();
+        assert_eq!(nobody.scope(), Some(&Tenant::new("")));
+        assert!(!nobody.is_operator() && !nobody.may_name_host());
+        assert!(!nobody.may_use(&PoolId::parse("web").unwrap()));
     }
 
     #[test]

@@ -106,7 +106,8 @@ fn whoever_is_not_known_is_refused_and_never_taken_for_another() {
     assert!(called(&guard, Access::Known, &[], Some(stranger)).is_err());
     assert!(called(&guard, Access::Known, &[], Some(peer(IP, &[]))).is_err());
     assert!(called(&guard, Access::Known, &[], None).is_err());
-    assert!(called(&guard, Access::Anyone, &[], None).is_ok(), "a probe");
+    let probe = called(&guard, Access::Anyone, &[], None).unwrap();
+    assert!(!probe.is_operator() && probe.scope().is_some(), "nobody, and not anybody");
 }
 
 #[test]
