@@ -471,6 +471,7 @@ impl Manager {
         attempt.pool.leased_changed(1);
         *lease.place.lock() = std::mem::take(&mut attempt.place);
         attempt.name.take().into_iter().for_each(|name| name.hold(&lease));
+        self.shared.changes.leased(&lease);
         attempt.pending.take().into_iter().for_each(|pending| pending.done(&lease));
         attempt.timing.total = attempt.begun.elapsed();
         Acquired { lease, replayed: false, timing: attempt.timing }

@@ -70,6 +70,7 @@ impl Manager {
         } else if is_of_another {
             pool.set_template(template);
         }
+        self.shared.changes.pool(&pool);
         Ok(pool)
     }
 
@@ -90,6 +91,7 @@ impl Manager {
         self.forget(Control::Pool, id.as_str()).await?;
         self.pools.write().remove(id);
         pool.close();
+        self.shared.changes.pool(&pool);
         Ok(())
     }
 
@@ -119,6 +121,7 @@ impl Manager {
     fn open_pool(self: &Arc<Self>, config: PoolConfig) -> Result<Arc<Pool>> {
         let pool = self.make_pool(config)?;
         self.drive(&pool);
+        self.shared.changes.pool_made(&pool);
         Ok(pool)
     }
 

@@ -64,6 +64,7 @@ impl Manager {
         config.prewarms.push(prewarm.clone());
         self.write_pool(&config).await?;
         pool.set_config(config);
+        self.shared.changes.pool(&pool);
         Ok(prewarm)
     }
 
@@ -105,6 +106,7 @@ impl Manager {
         if config != *former {
             self.write_pool(&config).await?;
             pool.set_config(config);
+            self.shared.changes.pool(&pool);
         }
         Ok(pool)
     }

@@ -12,6 +12,7 @@ mod breaker;
 pub mod bucket;
 pub mod budget;
 pub mod build;
+pub mod changes;
 mod cold;
 pub mod concurrency;
 pub mod config;

@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::budget::Shares;
+use crate::changes::Changes;
 use crate::config::Limits;
 use crate::error::{Error, Kind, Result};
 use crate::freeze::Artifacts;
@@ -100,7 +101,8 @@ impl Manager {
         providers: Vec<Arc<Provider>>,
     ) -> Arc<Self> {
         metrics::describe();
-        let reaper = Reaper::start(&tasks, jobs.clone(), limits.verb_timeout);
+        let changes = Changes::default();
+        let reaper = Reaper::start(&tasks, jobs.clone(), limits.verb_timeout, changes.clone());
         let max_ended = limits.max_remembered_requests;
         let requests = RequestLog::new(max_ended);
         let journal = Arc::new(journal);
@@ -113,6 +115,7 @@ impl Manager {
             ),
             shares: Shares::new(limits.budget),
             tenants: Tenants::new(limits.tenants.clone()),
+            changes,
             waiting: Arc::new(Semaphore::new(waiting)),
         };
         let manager = Arc::new(Self {
@@ -252,6 +255,11 @@ impl Manager {
         &self.boot_id
     }
 
+    /// What has changed, for whoever tells those who watch.
+    pub const fn changes(&self) -> &Changes {
+        &self.shared.changes
+    }
+
     /// What bounds this manager.
     pub const fn limits(&self) -> &Limits {
         &self.limits
@@ -319,6 +327,17 @@ impl Manager {
             (view.status != VmStatus::Destroyed).then(|| self.unleased_info(provider, view))
         });
         warm.ok_or_else(|| Error::no_vm(vm_id))
+    }
+
+    /// The VM of this uid as an operator's list has it; `None` for one that is in none.
+    pub fn vm_by_uid(&self, uid: Uid) -> Option<VmInfo> {
+        if let Some(lease) = self.leases.by_uid(uid) {
+            return lease.is_live().then(|| self.leased_info(&lease));
+        }
+        self.providers.iter().find_map(|provider| {
+            let view = provider.runtime.get_vm_by_uid(uid)?;
+            (view.status != VmStatus::Destroyed).then(|| self.unleased_info(provider, view))
+        })
     }
 
     /// Every VM that `tenant` has; for an operator every VM, warm ones too. Sorted by name.
@@ -469,6 +488,7 @@ impl Manager {
         if let Some(lease) = self.leases.by_uid(uid) {
             self.quarantine(&lease);
         }
+        self.shared.changes.vm(uid);
     }
 
     /// A VM that a tenant has is dead or lost, and stays until the lease ends.

@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::budget::{Cost, Room, Shares};
+use crate::changes::Changes;
 use crate::config::Limits;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{PoolId, Tenant};
@@ -66,6 +67,7 @@ pub(crate) struct Shared {
     pub(crate) throttle: Throttle,
     pub(crate) shares: Shares,
     pub(crate) tenants: Tenants,
+    pub(crate) changes: Changes,
     /// Places in line, over all pools.
     pub(crate) waiting: Arc<Semaphore>,
 }
@@ -286,6 +288,7 @@ impl Pool {
         template: &Template,
         now: Duration,
     ) -> bool {
+        let uid = vm.uid;
         // Looked at under the lock: a new generation is published before the old one's VMs are
         // taken from the books.
         let mut ledger = self.ledger.lock();
@@ -300,6 +303,7 @@ impl Pool {
             let is_proof = was_unproven && !ledger.is_unproven();
             drop(ledger);
             self.settle(settled);
+            self.shared.changes.vm(uid);
             is_proof
         } else {
             ledger.abandon_restore(&vm.vm_id);

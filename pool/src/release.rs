@@ -137,8 +137,10 @@ impl Manager {
         let is_written = !mutants::is(Mutant::UnwrittenRelease);
         if is_written && let Err(error) = self.journal.write_lease(&record) {
             lease.take_back_release();
+            self.shared.changes.vm(lease.uid);
             return Err(error);
         }
+        self.shared.changes.vm(lease.uid);
         drop(std::mem::take(&mut *lease.place.lock()));
         let vm_id = record.vm_id;
         let renamed = lease.provider.runtime.rename_vm(&vm_id, &lease.pool_vm_id);
@@ -287,6 +289,7 @@ impl Manager {
         }
         drop(writing);
         self.leases.watch(&lease);
+        self.shared.changes.vm(lease.uid);
         Ok(lease)
     }
 

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::changes::Changes;
 use crate::jobs::{Class, Jobs};
 use crate::mutants::{self, Mutant};
 use crate::pool::Provider;
@@ -71,7 +72,8 @@ impl Doomed {
         (Arc::clone(&self.provider.runtime), self.vm_id.clone(), self.uid)
     }
 
-    fn are_gone(all: Vec<Self>) {
+    fn are_gone(all: Vec<Self>, changes: &Changes) {
+        all.iter().filter_map(|it| it.uid).for_each(|uid| changes.vm(uid));
         let (on_gone, gone): (Vec<_>, Vec<_>) =
             all.into_iter().map(|it| (it.on_gone, it.gone)).unzip();
         OnGone::all(on_gone.into_iter().flatten().collect());
@@ -96,15 +98,21 @@ struct Works {
     tasks: TaskGroup,
     /// The last destroy was quick.
     is_quick: Arc<AtomicBool>,
+    changes: Changes,
 }
 
 impl Reaper {
     /// A reaper whose work is done by a task of `tasks`.
-    pub(crate) fn start(tasks: &TaskGroup, jobs: Jobs, timeout: Duration) -> Self {
+    pub(crate) fn start(
+        tasks: &TaskGroup,
+        jobs: Jobs,
+        timeout: Duration,
+        changes: Changes,
+    ) -> Self {
         let (queue, mut doomed) = mpsc::unbounded_channel::<Doomed>();
         let most = jobs.most_in_a_row();
         let is_quick = Arc::new(AtomicBool::new(false));
-        let works = Works { jobs, timeout, tasks: tasks.clone(), is_quick };
+        let works = Works { jobs, timeout, tasks: tasks.clone(), is_quick, changes };
         tasks.spawn_critical("reaper", async move {
             loop {
                 let mut row = Vec::new();
@@ -171,6 +179,7 @@ impl Reaper {
 async fn destroy_row(row: Vec<Doomed>, works: Works) {
     let row = Arc::new(Mutex::new(VecDeque::from(row)));
     let (left, is_quick) = (Arc::clone(&row), Arc::clone(&works.is_quick));
+    let changes = works.changes.clone();
     let call = move || {
         let mut gone = Vec::new();
         let done = loop {
@@ -188,7 +197,7 @@ async fn destroy_row(row: Vec<Doomed>, works: Works) {
                 break done;
             }
         };
-        Doomed::are_gone(gone);
+        Doomed::are_gone(gone, &changes);
         done
     };
     // Whatever went wrong: what is still there is tried again, and what hangs keeps its thread.
@@ -198,7 +207,7 @@ async fn destroy_row(row: Vec<Doomed>, works: Works) {
 }
 
 async fn destroy(doomed: Doomed, works: Works) {
-    let Works { jobs, timeout, tasks, is_quick } = works;
+    let Works { jobs, timeout, tasks, is_quick, changes } = works;
     let vm_id = doomed.vm_id.clone();
     let mut pause = FIRST_PAUSE;
     loop {
@@ -223,7 +232,7 @@ async fn destroy(doomed: Doomed, works: Works) {
             () = tasks.stopping().cancelled() => return,
         }
     }
-    Doomed::are_gone(vec![doomed]);
+    Doomed::are_gone(vec![doomed], &changes);
 }
 
 const fn is_gone(done: &Result<(), VmRuntimeError>) -> bool {

@@ -193,6 +193,7 @@ impl Manager {
         let _ = lease.advance(VmEvent::HandedOver);
         self.leases.insert(&lease);
         name.hold(&lease);
+        self.shared.changes.leased(&lease);
         pending.into_iter().for_each(|pending| pending.done(&lease));
         Ok(Acquired { lease, replayed: false, timing: Timing::default() })
     }
@@ -333,6 +334,7 @@ impl Manager {
         name.hold(&lease);
         self.leases.drop_name(vm_id, lease.uid);
         drop(writing);
+        self.shared.changes.vm(lease.uid);
         Ok(lease)
     }
 
@@ -345,7 +347,9 @@ impl Manager {
         let held = Arc::clone(lease);
         let call = move || act(&held, &held.held().vm_id);
         let limit = self.limits.verb_timeout;
-        Ok(self.jobs.run(Class::Verb, "verb", limit, call, drop).await?)
+        let done = self.jobs.run(Class::Verb, "verb", limit, call, drop).await;
+        self.shared.changes.vm(lease.uid);
+        Ok(done?)
     }
 
     pub(crate) fn check_serving(&self) -> Result<()> {

@@ -20,7 +20,7 @@ use tonic::service::Routes;
 use tower::{Layer as _, Service};
 
 use crate::auth::guard::Guard;
-use crate::config::{Config, Grpc};
+use crate::config::{Config, Grpc, Streams};
 use crate::grpc::Services;
 use crate::hearth::StartError;
 use crate::layers::{WatchLayer, Watched};
@@ -62,10 +62,11 @@ impl Front {
         settings: &Grpc,
     ) -> Self {
         let ending = tasks.stopping().child_token();
-        let (levels, most) = (Levels::detached(), settings.max_message_bytes);
+        let bounds = (settings.max_message_bytes, Streams::default());
+        let levels = Levels::detached();
         let tenants = Tenants::new(manager.limits().tenants.clone());
         let guard = Guard::new(Arc::clone(&env), None, &tenants, settings);
-        let services = Services::new(manager, tasks.clone(), env, levels, most, ending);
+        let services = Services::new(manager, tasks.clone(), env, levels, bounds, ending);
         let is_open = Arc::new(AtomicBool::new(false));
         let layer = layers.0.opened_by(Arc::clone(&is_open), guard);
         Self { watched: layer.layer(services.routes().prepare()), is_open }

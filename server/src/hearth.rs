@@ -153,7 +153,7 @@ impl Hearth {
             tasks.clone(),
             env,
             levels,
-            config.grpc.max_message_bytes,
+            (config.grpc.max_message_bytes, config.limits.streams.clone()),
             ending.clone(),
         );
         if let Some(tls) = &tls {

@@ -29,3 +29,4 @@ pub mod serve;
 mod status;
 pub mod telemetry;
 mod tls;
+mod watch;

@@ -113,6 +113,11 @@ pub(crate) fn connection_refused(reason: &'static str) {
     counter!("hearth_connections_refused_total", "reason" => reason).increment(1);
 }
 
+/// Watches were opened or have ended.
+pub(crate) fn watch_subscribers(change: f64) {
+    gauge!("hearth_watch_subscribers").increment(change);
+}
+
 /// Names of the codes, by their number.
 const CODES: [&str; 17] = [
     "OK",
@@ -144,6 +149,8 @@ fn describe() {
     for reason in REFUSALS {
         counter!("hearth_connections_refused_total", "reason" => reason).absolute(0);
     }
+    describe_gauge!("hearth_watch_subscribers", "Watches that are open");
+    gauge!("hearth_watch_subscribers").set(0.0);
     describe_gauge!("hearth_build_info", "1; the labels say what runs");
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     gauge!("hearth_build_info", "version" => env!("CARGO_PKG_VERSION"), "profile" => profile)

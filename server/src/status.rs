@@ -41,7 +41,11 @@ pub(crate) enum Refusal {
     },
     /// The page token is not of this list.
     PageToken,
-    /// The lease to be renewed has ended.
+    /// A watch cannot go on where the token says.
+    ResumeTokenExpired,
+    /// The reader of a watch fell too far behind.
+    WatchTooSlow,
+    /// The lease to be renewed, or of the VM that somebody is connected to, has ended.
     LeaseNotHeld {
         /// The VM's name.
         vm: String,
@@ -84,6 +88,15 @@ impl Refusal {
                 let why = "it is not a token of this list, or the filter has changed";
                 let answer = Answer::new(Code::InvalidArgument, "PAGE_TOKEN_INVALID", why);
                 answer.field("page_token", why).into_status(call)
+            }
+            Self::ResumeTokenExpired => {
+                let message = "the watch cannot go on there: begin it afresh, without a token";
+                Answer::new(Code::OutOfRange, "RESUME_TOKEN_EXPIRED", message).into_status(call)
+            }
+            Self::WatchTooSlow => {
+                let message = "more has changed than is kept for a slow reader: begin afresh";
+                let answer = Answer::new(Code::ResourceExhausted, "WATCH_TOO_SLOW", message);
+                answer.quota("max_watch_lag").into_status(call)
             }
             Self::LeaseNotHeld { vm } => {
                 let message = format!("the lease of VM {vm} has ended");

@@ -41,7 +41,7 @@ async fn every_known_series_is_there_from_zero() {
     hearth.begin(false).await.unwrap();
     let text = metrics(hearth.admin_address()).await;
     let default = "pool=\"default\"";
-    let zero: [(&str, &[&str]); 20] = [
+    let zero: [(&str, &[&str]); 21] = [
         ("hearth_acquires_total", &[default, "source=\"warm\"", "result=\"ok\""]),
         ("hearth_acquires_total", &[default, "source=\"cold\"", "result=\"ok\""]),
         ("hearth_acquire_duration_seconds_count", &[default, "source=\"warm\""]),
@@ -55,6 +55,7 @@ async fn every_known_series_is_there_from_zero() {
         ("hearth_cold_rejected_total", &["reason=\"saturated\""]),
         ("hearth_breaker_open", &["template=\"default\""]),
         ("hearth_lease_expired_total", &[]),
+        ("hearth_watch_subscribers", &[]),
         ("hearth_orphans_reaped_total", &["kind=\"process\""]),
         ("hearth_journal_append_duration_seconds_count", &[]),
         ("grpc_server_started_total", &["grpc_method=\"AcquireVm\""]),

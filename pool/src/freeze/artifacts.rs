@@ -62,7 +62,9 @@ impl Manager {
             move || Ok(journal.write_control(Control::Artifact, written.id.as_str(), &written));
         self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await??;
         tracing::info!(artifact = %artifact.id, vm = %artifact.vm_id, "a VM is frozen");
+        let vm_uid = artifact.snapshot.vm_uid;
         self.artifacts.write().insert(artifact);
+        self.shared.changes.vm(vm_uid);
         Ok(())
     }
 
@@ -128,6 +130,7 @@ impl Manager {
         let call = move || Ok(journal.forget_control(Control::Artifact, forgotten.as_str()));
         self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await??;
         self.artifacts.write().remove(id);
+        self.shared.changes.vm(artifact.snapshot.vm_uid);
         // Should this fail, the next start finds what no record has.
         let provider = self.provider(&artifact.provider).ok().cloned();
         let (ended, limit) = (Arc::clone(&artifact), self.limits.verb_timeout);

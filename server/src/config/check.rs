@@ -67,6 +67,15 @@ impl Config {
             ("limits.drain_timeout", !limits.drain_timeout.is_zero()),
             ("limits.freeze_timeout", !limits.freeze_timeout.is_zero()),
             ("limits.artifact_ttl", !limits.artifact_ttl.is_zero()),
+            ("limits.streams.max_watches", limits.streams.max_watches > 0),
+            ("limits.streams.max_watch_lag", limits.streams.max_watch_lag > 0),
+            (
+                "limits.streams.watch_heartbeat_interval",
+                !limits.streams.watch_heartbeat_interval.is_zero(),
+            ),
+            ("limits.streams.max_consoles", limits.streams.max_consoles > 0),
+            ("limits.streams.max_guest_connections", limits.streams.max_guest_connections > 0),
+            ("limits.streams.guest_idle_timeout", !limits.streams.guest_idle_timeout.is_zero()),
             ("default_template.ready_timeout", !self.default_template.ready_timeout.is_zero()),
             ("default_pool.default_ttl", !self.default_pool.default_ttl.is_zero()),
         ];

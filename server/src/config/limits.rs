@@ -55,6 +55,41 @@ pub struct Limits {
     pub budget: Budget,
     /// What tenants may have.
     pub tenants: TenantsSettings,
+    /// Calls that last.
+    pub streams: Streams,
+}
+
+/// What bounds calls that last: watches, consoles, connections to guests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Streams {
+    /// Watches at once.
+    pub max_watches: usize,
+    /// Changes that a watch may lag behind; then it is cut off.
+    pub max_watch_lag: usize,
+    /// The longest silence of a watch.
+    #[serde(with = "humantime_serde")]
+    pub watch_heartbeat_interval: Duration,
+    /// Consoles that are read at once.
+    pub max_consoles: usize,
+    /// Connections to guests at once.
+    pub max_guest_connections: usize,
+    /// How long neither side of a connection to a guest may say anything; then it is cut off.
+    #[serde(with = "humantime_serde")]
+    pub guest_idle_timeout: Duration,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            max_watches: 1024,
+            max_watch_lag: 16_384,
+            watch_heartbeat_interval: Duration::from_secs(10),
+            max_consoles: 256,
+            max_guest_connections: 1024,
+            guest_idle_timeout: Duration::from_secs(3600),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -96,6 +131,7 @@ impl Default for Limits {
             max_artifact_bytes,
             budget,
             tenants,
+            streams: Streams::default(),
         }
     }
 }

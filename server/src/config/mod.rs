@@ -25,7 +25,7 @@ pub(crate) use kinds::DefaultGuest;
 pub use kinds::ProviderKind;
 pub(crate) use layers::Flags;
 pub use layers::{ConfigError, Loaded, load};
-pub use limits::Limits;
+pub use limits::{Limits, Streams};
 pub use providers::{Accel, ProviderConfig};
 pub use security::{Audit, Auth, Tls};
 

@@ -260,12 +260,14 @@ fn the_page_has_every_key_and_its_default() {
     for (table, values) in [
         ("restore_rate", of("/restore_rate")),
         ("budget", of("/budget")),
+        ("streams", of("/streams")),
         ("tenants.named.NAME", of("/tenants/named/NAME")),
         ("tenants.named.NAME.acquire_rate", of("/tenants/named/NAME/acquire_rate")),
         ("tenants.default", of("/tenants/default")),
     ] {
         for (key, value) in values.iter().filter(|(_, value)| !value.is_object()) {
-            check(&format!("limits.{table}.{key}"), (table == "tenants.default").then_some(value));
+            let has_defaults = matches!(table, "tenants.default" | "streams");
+            check(&format!("limits.{table}.{key}"), has_defaults.then_some(value));
         }
     }
     let full = serde_json::to_value(full_provider()).unwrap();

@@ -11,13 +11,14 @@ use hearth_providers::capabilities::{RunningSnapshot, StopKeeps};
 use hearth_providers::usage::Usage;
 
 use super::{count, duration, pool, time};
+use crate::config::Streams;
 use crate::{check, paging};
 
 /// The node that `manager` manages.
 pub(crate) fn node(
     manager: &Manager,
     start_time: SystemTime,
-    max_message_bytes: usize,
+    (max_message_bytes, streams): (usize, &Streams),
 ) -> v1::Node {
     let providers = manager.providers();
     let live_vms = providers.iter().map(|it| it.runtime.list_vms().len()).sum();
@@ -28,7 +29,7 @@ pub(crate) fn node(
         draining: manager.phase() == Phase::Draining,
         providers: providers.iter().map(|it| provider(it)).collect(),
         capacity: Some(capacity(manager.limits(), live_vms)),
-        bounds: Some(bounds(manager.limits(), max_message_bytes)),
+        bounds: Some(bounds(manager.limits(), max_message_bytes, streams)),
         start_time: time(start_time),
         usage: Vec::new(),
     }
@@ -112,7 +113,7 @@ fn capacity(limits: &Limits, live_vms: usize) -> v1::Capacity {
     }
 }
 
-fn bounds(limits: &Limits, max_message_bytes: usize) -> v1::Bounds {
+fn bounds(limits: &Limits, max_message_bytes: usize, streams: &Streams) -> v1::Bounds {
     let long = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let label_bytes = check::MAX_LABEL_KEY_BYTES + check::MAX_LABEL_VALUE_BYTES;
     v1::Bounds {
@@ -129,8 +130,8 @@ fn bounds(limits: &Limits, max_message_bytes: usize) -> v1::Bounds {
         max_waiting: count(limits.max_waiting_total),
         max_wait: duration(limits.max_wait),
         max_parallel_restores: count(limits.max_parallel_restores),
-        max_watch_lag: 0,
-        watch_heartbeat_interval: None,
+        max_watch_lag: count(streams.max_watch_lag),
+        watch_heartbeat_interval: duration(streams.watch_heartbeat_interval),
         max_finished_operations: 1000,
         max_pool_depth: count(MAX_DEPTH),
     }

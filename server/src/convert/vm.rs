@@ -157,6 +157,19 @@ pub(crate) fn state_name(status: VmStatus) -> &'static str {
     }
 }
 
+/// The same of a state on the wire.
+pub(crate) const fn wire_state_name(state: v1::vm::State) -> &'static str {
+    use v1::vm::State;
+    match state {
+        State::Unspecified => "UNSPECIFIED",
+        State::Created => "CREATED",
+        State::Running => "RUNNING",
+        State::Stopped => "STOPPED",
+        State::Failed => "FAILED",
+        State::Destroyed => "DESTROYED",
+    }
+}
+
 const fn state(status: VmStatus) -> v1::vm::State {
     match status {
         VmStatus::Created => v1::vm::State::Created,

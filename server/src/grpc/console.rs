@@ -1,6 +1,5 @@
 //! `ReadConsole`: what a VM wrote, and on request what it goes on to write.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_pool::error::{Error, Result};
@@ -8,7 +7,7 @@ use hearth_pool::ids::Tenant;
 use hearth_proto::v1;
 use hearth_providers::model::VmStatus;
 use hearth_providers::provider::ConsoleChunk;
-use hearth_providers::{Uid, VmId, VmRuntimeError};
+use hearth_providers::{Uid, VmId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -42,10 +41,7 @@ impl Services {
         });
         let vm_id = fields.required(vm_id)?;
         let tenant = call.caller.scope().cloned();
-        let place = Arc::clone(&self.consoles).try_acquire_owned().map_err(|_| {
-            let what = "the number of consoles that are read at once".to_owned();
-            VmRuntimeError::Exhausted { what, retry_after: Some(Duration::from_secs(1)) }
-        })?;
+        let place = super::place(&self.consoles, "consoles")?;
         // From here on it is this VM's console, whatever becomes of its name.
         let uid = self.manager.lease_of(&vm_id, uid, tenant.as_ref())?.uid;
         let mut reader = Reader { services: self, vm_id, uid, tenant, offset: 0 };

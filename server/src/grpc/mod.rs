@@ -10,9 +10,10 @@ mod pool;
 mod snapshots;
 mod template;
 mod vm;
+mod watch;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use hearth_pool::error::Error;
 use hearth_pool::manager::Manager;
@@ -25,14 +26,16 @@ use hearth_proto::v1::template_service_server::TemplateServiceServer;
 use hearth_proto::v1::vm_service_server::VmServiceServer;
 use hearth_providers::VmRuntimeError;
 use hearth_providers::env::Env;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::auth::guard::Denial;
 use crate::call::Call;
+use crate::config::Streams;
 use crate::replay::Replays;
 use crate::telemetry::Levels;
+use crate::watch::{Hub, PoolSource, VmSource};
 
 /// Names of the services, as health knows them.
 pub(crate) const SERVICES: [&str; 6] = [
@@ -44,8 +47,8 @@ pub(crate) const SERVICES: [&str; 6] = [
     "google.longrunning.Operations",
 ];
 
-/// Consoles that may be read at once.
-const MAX_CONSOLES: usize = 256;
+/// When to come back for a place that others have.
+const FULL_FOR: Duration = Duration::from_secs(1);
 
 /// What every service has.
 #[derive(Clone)]
@@ -57,7 +60,12 @@ pub(crate) struct Services {
     levels: Levels,
     start_time: SystemTime,
     max_message_bytes: usize,
+    streams: Streams,
+    /// Places of consoles that are read, and of watches.
     consoles: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
+    watched_vms: Arc<Hub<VmSource>>,
+    watched_pools: Arc<Hub<PoolSource>>,
     /// Cancelled when the server ends: whatever waits for long heeds it.
     ending: CancellationToken,
 }
@@ -76,13 +84,20 @@ impl Services {
         tasks: TaskGroup,
         env: Arc<dyn Env>,
         levels: Levels,
-        max_message_bytes: usize,
+        (max_message_bytes, streams): (usize, Streams),
         ending: CancellationToken,
     ) -> Self {
         let capacity = manager.limits().max_remembered_requests;
         let replays = Replays::new(Arc::clone(&env), tasks.clone(), capacity);
         let start_time = env.now();
-        let consoles = Arc::new(Semaphore::new(MAX_CONSOLES));
+        let places = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        let (consoles, watches) = (places(streams.max_consoles), places(streams.max_watches));
+        let (group, clock, lag) = (tasks.clone(), Arc::clone(&env), streams.max_watch_lag);
+        let source = VmSource(Arc::clone(&manager));
+        let watched_vms = Hub::new(source, group, clock, ending.clone(), lag);
+        let (group, clock) = (tasks.clone(), Arc::clone(&env));
+        let source = PoolSource { manager: Arc::clone(&manager), env: Arc::clone(&env) };
+        let watched_pools = Hub::new(source, group, clock, ending.clone(), lag);
         Self {
             manager,
             tasks,
@@ -91,7 +106,11 @@ impl Services {
             levels,
             start_time,
             max_message_bytes,
+            streams,
             consoles,
+            watches,
+            watched_vms,
+            watched_pools,
             ending,
         }
     }
@@ -123,6 +142,17 @@ fn may_name_host(call: &Call, names_host: bool) -> Result<(), Denial> {
             "the role operator, or the grant host_names, to name files, images and devices of the host",
         )),
     }
+}
+
+/// A place of `places`, which are of `what`.
+///
+/// # Errors
+/// `Exhausted` while others have all of them.
+fn place(places: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit, VmRuntimeError> {
+    Arc::clone(places).try_acquire_owned().map_err(|_| VmRuntimeError::Exhausted {
+        what: format!("the number of {what} at once"),
+        retry_after: Some(FULL_FOR),
+    })
 }
 
 /// A violation that names a field of the spec by its path in the request.

@@ -17,7 +17,8 @@ type Answer<T> = Result<Response<T>, Status>;
 
 impl Services {
     fn node(&self) -> v1::Node {
-        convert::node::node(&self.manager, self.start_time, self.max_message_bytes)
+        let bounds = (self.max_message_bytes, &self.streams);
+        convert::node::node(&self.manager, self.start_time, bounds)
     }
 
     async fn described(&self, call: Call, with_usage: bool) -> Result<v1::Node, Refusal> {

@@ -18,11 +18,11 @@ use crate::check::Fields;
 use crate::convert;
 use crate::filter::{Field, Filter};
 use crate::paging::Page;
-use crate::status::{Refusal, method_unimplemented};
+use crate::status::Refusal;
 
 type Answer<T> = Result<Response<T>, Status>;
 
-const FILTER: &[Field] = &[Field::Text("template")];
+pub(super) const FILTER: &[Field] = &[Field::Text("template")];
 
 impl Services {
     fn pool_to_wire(&self, pool: &Pool) -> v1::Pool {
@@ -275,8 +275,8 @@ impl PoolService for Services {
 
     async fn watch_pools(
         &self,
-        _: Request<v1::WatchPoolsRequest>,
+        request: Request<v1::WatchPoolsRequest>,
     ) -> Answer<Self::WatchPoolsStream> {
-        Err(method_unimplemented())
+        answer(request, |call, request| self.pools_watched(call, request)).await
     }
 }

@@ -21,7 +21,7 @@ use crate::status::{Refusal, method_unimplemented};
 
 type Answer<T> = Result<Response<T>, Status>;
 
-const FILTER: &[Field] = &[
+pub(super) const FILTER: &[Field] = &[
     Field::OneOf("state", "STATE_", &["CREATED", "RUNNING", "STOPPED", "FAILED", "DESTROYED"]),
     Field::Text("pool"),
     Field::Text("tenant"),
@@ -212,8 +212,11 @@ impl VmService for Services {
 
     type WatchVmsStream = BoxStream<v1::WatchVmsResponse>;
 
-    async fn watch_vms(&self, _: Request<v1::WatchVmsRequest>) -> Answer<Self::WatchVmsStream> {
-        Err(method_unimplemented())
+    async fn watch_vms(
+        &self,
+        request: Request<v1::WatchVmsRequest>,
+    ) -> Answer<Self::WatchVmsStream> {
+        answer(request, |call, request| self.vms_watched(call, request)).await
     }
 
     type ReadConsoleStream = BoxStream<v1::ReadConsoleResponse>;

@@ -20,3 +20,4 @@ mod refusals;
 mod scheduler;
 mod security;
 mod unbuilt;
+mod watches;

@@ -11,12 +11,10 @@ use tonic_prost::ProstCodec;
 
 use crate::harness::{from, reason, server};
 
-const UNBUILT: [&str; 7] = [
+const UNBUILT: [&str; 5] = [
     "google.longrunning.Operations/CancelOperation",
-    "hearth.v1.PoolService/WatchPools",
     "hearth.v1.VmService/ConnectVm",
     "hearth.v1.VmService/ExecVm",
-    "hearth.v1.VmService/WatchVms",
     "hearth.v1.VmService/Nonsense",
     "hearth.v1.NoService/Nonsense",
 ];
@@ -46,7 +44,11 @@ async fn every_method_answers_and_every_refusal_has_a_reason() {
         let path = PathAndQuery::try_from(format!("/{method}")).unwrap();
         // An empty message is one of every type; what is answered is not looked into.
         let codec = ProstCodec::<(), ()>::default();
-        let answer = grpc.unary(tonic::Request::new(()), path, codec).await;
+        // One that goes on is left after its first message.
+        let answer = match grpc.server_streaming(tonic::Request::new(()), path, codec).await {
+            Ok(answer) => answer.into_inner().message().await.map(drop),
+            Err(status) => Err(status),
+        };
         if let Err(status) = answer {
             let details = hearth_proto::StatusDetails::of(&status);
             assert!(details.reason.is_some(), "{method}: {status:?}");
