@@ -8,6 +8,7 @@
 pub mod acquire;
 pub mod admin;
 pub mod announce;
+pub mod attached;
 mod breaker;
 pub mod bucket;
 pub mod budget;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use hearth_providers::env::Env;
 use hearth_providers::model::{Failure, VmStatus, VmView};
-use hearth_providers::provider::ConsoleChunk;
+use hearth_providers::provider::{ConsoleChunk, GuestStream};
 use hearth_providers::{Uid, VmId};
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::attached::{Attached, Attachment};
 use crate::budget::Shares;
 use crate::changes::Changes;
 use crate::config::Limits;
@@ -54,6 +55,8 @@ pub struct Manager {
     pub(crate) artifacts: RwLock<Artifacts>,
     /// Changes of templates and pools take turns: they read, journal and publish.
     pub(crate) control: tokio::sync::Mutex<()>,
+    /// Who is connected to VMs that tenants have.
+    pub(crate) attached: Arc<Attached>,
     operations: Operations,
     phase: PhaseCell,
 }
@@ -136,6 +139,7 @@ impl Manager {
             pools: RwLock::default(),
             artifacts: RwLock::default(),
             control: tokio::sync::Mutex::default(),
+            attached: Arc::default(),
             phase: PhaseCell::default(),
         });
         manager.watch_exits();
@@ -382,6 +386,33 @@ impl Manager {
         let call = move || lease.provider.runtime.console(&lease.held().vm_id, offset, max_bytes);
         let limit = self.limits.verb_timeout;
         Ok(self.jobs.run(Class::Verb, "console", limit, call, drop).await?)
+    }
+
+    /// Connects whoever has a VM to its guest: to `port` of its vsock, or to its channel. The second of
+    /// the answer says when the lease ends, and is to be kept for as long as the connection.
+    ///
+    /// # Errors
+    /// `NotFound`, `UidMismatch`, `VmInPool`; those of the provider.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves no connection.
+    pub async fn connect_vm(
+        &self,
+        vm_id: &VmId,
+        uid: Option<Uid>,
+        tenant: Option<&Tenant>,
+        port: Option<u32>,
+    ) -> Result<(GuestStream, Attachment)> {
+        let lease = self.lease_of(vm_id, uid, tenant)?;
+        // First, so that no end of the lease is missed.
+        let attachment = self.attached.attach(lease.uid);
+        if !lease.is_live() {
+            return Err(Error::no_vm(vm_id));
+        }
+        let call = move || lease.provider.runtime.connect_vm(&lease.held().vm_id, port);
+        let limit = self.limits.verb_timeout;
+        let stream = self.jobs.run(Class::Verb, "connect", limit, call, drop).await?;
+        Ok((stream, attachment))
     }
 
     /// How `lease`'s VM looks now.

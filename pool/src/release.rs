@@ -140,6 +140,7 @@ impl Manager {
             self.shared.changes.vm(lease.uid);
             return Err(error);
         }
+        self.attached.end(lease.uid);
         self.shared.changes.vm(lease.uid);
         drop(std::mem::take(&mut *lease.place.lock()));
         let vm_id = record.vm_id;

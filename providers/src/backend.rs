@@ -14,7 +14,7 @@ use crate::capabilities::Capabilities;
 use crate::error::{Result, VmRuntimeError};
 use crate::id::Uid;
 use crate::model::{Endpoint, Failure, SnapshotRef, SnapshotView, VmSpec, VmStatus, VmmProcess};
-use crate::provider::{ConsoleChunk, GuestChannel, Probe};
+use crate::provider::{ConsoleChunk, GuestChannel, GuestStream, Probe};
 
 /// Where an instance lives, and whom to tell of its end.
 #[derive(Clone)]
@@ -230,6 +230,15 @@ pub trait Backend: Send + Sync + 'static {
     fn guest_channel(&self, machine: &Self::Machine) -> Result<Box<dyn GuestChannel>> {
         let _ = machine;
         Err(VmRuntimeError::Unsupported { what: "guest channels".to_owned() })
+    }
+
+    /// See [`crate::VmProvider::connect_vm`]; the machine is Running. By default it cannot be done.
+    ///
+    /// # Errors
+    /// `Exhausted`, `Unsupported`, `Unavailable`, `Timeout`.
+    fn connect(&self, machine: &Self::Machine, port: Option<u32>) -> Result<GuestStream> {
+        let _ = (machine, port);
+        Err(VmRuntimeError::Unsupported { what: "connections to guests".to_owned() })
     }
 
     /// See [`crate::VmQuery::console`].

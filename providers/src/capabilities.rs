@@ -50,6 +50,8 @@ pub struct Capabilities {
     pub prefault: bool,
     /// There is a byte channel to an agent in the guest.
     pub guest_channel: bool,
+    /// Whoever has a VM can be connected to it: to that channel, or to its program's input and output.
+    pub connect: bool,
     /// The guest's console can be read.
     pub console: bool,
     /// VMs have writable disks, of which a snapshot holds a copy.
@@ -76,6 +78,7 @@ impl Capabilities {
             network_overrides: false,
             prefault: false,
             guest_channel: false,
+            connect: false,
             console: false,
             disks: false,
             reports_exits: false,
@@ -98,6 +101,7 @@ impl Capabilities {
             network_overrides: true,
             prefault: true,
             guest_channel: true,
+            connect: true,
             console: true,
             disks: true,
             reports_exits: true,

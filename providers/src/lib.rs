@@ -49,6 +49,7 @@ pub mod snapshots;
 pub mod supervise;
 pub mod transition;
 pub mod turn;
+mod turnstile;
 pub mod usage;
 
 pub use capabilities::{Capabilities, StopKeeps};

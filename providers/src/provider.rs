@@ -26,13 +26,14 @@
 //!   own; memory that clones map is never written again.
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::capabilities::{Capabilities, StopKeeps};
 use crate::error::{Result, VmRuntimeError};
 use crate::id::{SnapshotId, Uid, VmId};
-use crate::model::{SnapshotRef, SnapshotView, VmSpec, VmStatus, VmView};
+use crate::model::{EndpointKind, SnapshotRef, SnapshotView, VmSpec, VmStatus, VmView};
 
 /// The verbs.
 pub trait VmProvider: Send + Sync + 'static {
@@ -199,6 +200,18 @@ pub trait VmProvider: Send + Sync + 'static {
         let _ = vm_id;
         Err(unsupported("guest channels"))
     }
+
+    /// Connects to the guest for whoever has the VM: to this port of its vsock, or without one to its
+    /// channel, or its program's input and output, one at a time for each VM. Returns when the
+    /// connection stands; it ends with the VM.
+    ///
+    /// # Errors
+    /// As [`Self::guest_channel`]; `Unavailable` when nobody listens on the port; `Unsupported` by
+    /// default, and for a port where there is no vsock.
+    fn connect_vm(&self, vm_id: &VmId, port: Option<u32>) -> Result<GuestStream> {
+        let _ = (vm_id, port);
+        Err(unsupported("connections to guests"))
+    }
 }
 
 /// The questions. None of them does I/O beyond what its doc says.
@@ -336,6 +349,41 @@ pub trait GuestChannel: Read + Write + Send {
     /// # Errors
     /// Those of the channel underneath.
     fn set_timeout(&mut self, timeout: Duration) -> std::io::Result<()>;
+}
+
+/// A connection to a guest: bytes both ways.
+pub struct GuestStream {
+    /// What it leads to.
+    pub kind: EndpointKind,
+    /// Whether the guest is told when no more is sent, and can go on to answer. Elsewhere the end of
+    /// one half would be the end of both: it is not to be shut down.
+    pub half_closes: bool,
+    // Dropped in this order: whoever connects next finds this one closed.
+    socket: UnixStream,
+    held: Box<dyn Send + Sync>,
+}
+
+impl std::fmt::Debug for GuestStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuestStream").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl GuestStream {
+    /// A connection over `socket`; `held` is what is given back at its end.
+    pub fn new(
+        kind: EndpointKind,
+        half_closes: bool,
+        socket: UnixStream,
+        held: impl Send + Sync + 'static,
+    ) -> Self {
+        Self { kind, half_closes, socket, held: Box::new(held) }
+    }
+
+    /// The socket, and what is to be dropped after it.
+    pub fn into_parts(self) -> (UnixStream, Box<dyn Send + Sync>) {
+        (self.socket, self.held)
+    }
 }
 
 fn unsupported(what: &str) -> VmRuntimeError {

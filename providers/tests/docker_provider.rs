@@ -12,6 +12,9 @@ mod cases;
 #[cfg(target_os = "linux")]
 mod docker_engine;
 #[cfg(target_os = "linux")]
+#[path = "docker_provider/guests.rs"]
+mod guests;
+#[cfg(target_os = "linux")]
 #[path = "docker_provider/lives.rs"]
 mod lives;
 #[cfg(target_os = "linux")]
@@ -40,7 +43,8 @@ fn main() -> std::process::ExitCode {
         };
         let required = std::env::var("HEARTH_REQUIRE")
             .is_ok_and(|names| names.split([',', ' ']).any(|name| name == kind));
-        for (name, case) in [cases::ALL, lives::ALL, strangers::ALL].into_iter().flatten() {
+        let all = [cases::ALL, guests::ALL, lives::ALL, strangers::ALL];
+        for (name, case) in all.into_iter().flatten() {
             let host = host.clone();
             trials.push(Trial::ignorable_test(format!("{kind}::{name}"), move || match host {
                 Ok(host) => {

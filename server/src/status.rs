@@ -41,6 +41,13 @@ pub(crate) enum Refusal {
     },
     /// The page token is not of this list.
     PageToken,
+    /// By the transport, in the middle of a stream.
+    Transport(Status),
+    /// Nobody said anything over a connection to a guest.
+    ConnectionIdle {
+        /// For so long.
+        after: Duration,
+    },
     /// A watch cannot go on where the token says.
     ResumeTokenExpired,
     /// The reader of a watch fell too far behind.
@@ -88,6 +95,13 @@ impl Refusal {
                 let why = "it is not a token of this list, or the filter has changed";
                 let answer = Answer::new(Code::InvalidArgument, "PAGE_TOKEN_INVALID", why);
                 answer.field("page_token", why).into_status(call)
+            }
+            Self::Transport(status) => {
+                of_transport(status.code(), status.message()).unwrap_or(status)
+            }
+            Self::ConnectionIdle { after } => {
+                let message = format!("nothing was said for {} s: connect again", after.as_secs());
+                Answer::new(Code::Aborted, "CONNECTION_IDLE", message).into_status(call)
             }
             Self::ResumeTokenExpired => {
                 let message = "the watch cannot go on there: begin it afresh, without a token";

@@ -1,5 +1,7 @@
 //! The guest behind the VM: its channel, its console, and what a stop keeps of it.
 
+use std::io::{Read as _, Write as _};
+
 use super::case::cases;
 use super::outcome::{ensure, refused, same};
 use crate::capabilities::StopKeeps;
@@ -42,6 +44,41 @@ cases! {
         said.map_err(|error| super::Broken::new(format!("the channel broke: {error}")))?;
         drop(channel);
         same("the answer", p.ask(&vm.id, "echo afresh")?, "echo afresh".to_owned())?;
+    }
+
+    /// Whoever has a VM can talk to it, alone, and until its end.
+    fn a_connection_carries_bytes_both_ways(p)
+    if (p.capabilities().connect && p.capabilities().guest_channel) {
+        let vm = p.running("vm")?;
+        let stream = p.connect_vm(&vm.id, None)?;
+        refused(p.connect_vm(&vm.id, None).map(drop), "exhausted")?;
+        refused(p.guest_channel(&vm.id).map(drop), "exhausted")?;
+        let half_closes = stream.half_closes;
+        let (mut socket, held) = stream.into_parts();
+        let broke = |error: std::io::Error| super::Broken::new(format!("the connection broke: {error}"));
+        socket.set_read_timeout(Some(p.patience())).map_err(broke)?;
+        socket.write_all(b"\necho one and all\n").map_err(broke)?;
+        let mut heard = String::new();
+        while !heard.ends_with("echo one and all\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).map_err(broke)?;
+            heard.push(char::from(byte[0]));
+        }
+        if half_closes {
+            socket.shutdown(std::net::Shutdown::Write).map_err(broke)?;
+            let mut rest = Vec::new();
+            socket.read_to_end(&mut rest).map_err(broke)?;
+            ensure!(rest.is_empty(), "a guest that is told of the end said {rest:?}");
+        }
+        drop((socket, held));
+        p.ask(&vm.id, "echo free again")?;
+        let (mut socket, _held) = p.connect_vm(&vm.id, None)?.into_parts();
+        socket.set_read_timeout(Some(p.patience())).map_err(broke)?;
+        p.destroy_vm(&vm.id)?;
+        let ended = socket.read(&mut [0]);
+        ensure!(!matches!(ended, Ok(1..)), "a VM that is destroyed said something");
+        let is_silent = ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        ensure!(!is_silent, "a connection outlived its VM");
     }
 
     /// What a guest writes to its console can be read, and read again from any offset.

@@ -17,7 +17,7 @@ use crate::env::Deadline;
 use crate::error::Result;
 use crate::id::Uid;
 use crate::model::{Endpoint, Failure, SnapshotView, VmSpec, VmStatus, VmView, VmmProcess};
-use crate::provider::{ConsoleChunk, GuestChannel, Probe};
+use crate::provider::{ConsoleChunk, GuestChannel, GuestStream, Probe};
 
 /// Makes VMs slow.
 pub trait Holder: Send + Sync {
@@ -228,6 +228,10 @@ impl<B: Backend> Backend for Held<B> {
 
     fn guest_channel(&self, machine: &Self::Machine) -> Result<Box<dyn GuestChannel>> {
         self.inner.guest_channel(&machine.inner)
+    }
+
+    fn connect(&self, machine: &Self::Machine, port: Option<u32>) -> Result<GuestStream> {
+        self.inner.connect(&machine.inner, port)
     }
 
     fn console(&self, machine: &Self::Machine, offset: u64, max: usize) -> Result<ConsoleChunk> {

@@ -116,6 +116,19 @@ cases! {
         refused(p.guest_channel(&stopped.id).map(drop), "invalid_transition")?;
     }
 
+    /// Nobody is connected to a VM that does not run.
+    fn a_connection_needs_a_running_vm(p) if (p.capabilities().connect) {
+        refused(p.connect_vm(&p.id("absent"), None).map(drop), "not_found")?;
+        let stopped = p.vm_in("stopped", VmStatus::Stopped)?;
+        refused(p.connect_vm(&stopped.id, None).map(drop), "invalid_transition")?;
+    }
+
+    /// A provider that connects nobody to its VMs says so.
+    fn a_connection_is_unsupported_where_it_is(p) if (!p.capabilities().connect) {
+        let vm = p.running("vm")?;
+        refused(p.connect_vm(&vm.id, None).map(drop), "unsupported")?;
+    }
+
     /// Only a VM that runs is alive.
     fn a_probe_needs_a_running_vm(p) {
         let patience = p.patience();

@@ -106,6 +106,8 @@ impl Blueprint {
         ContainerCreateBody {
             image: Some(self.image.clone()),
             cmd: (!self.command.is_empty()).then(|| self.command.clone()),
+            // For whoever is connected to it; its program finds an input that says nothing.
+            open_stdin: Some(true),
             labels: Some(labels::of_container(&config.state, uid)),
             // Some engines ask politely first when they are told to remove it by force.
             stop_timeout: Some(0),

@@ -17,6 +17,7 @@ use crate::files;
 use crate::id::Uid;
 use crate::model::{Failure, VmmProcess};
 use crate::supervise::AppendLog;
+use crate::turnstile::Turnstile;
 
 const FILE: &str = "machine.json";
 const CONSOLE: &str = "console";
@@ -51,6 +52,8 @@ pub struct Machine {
     failure: OnceLock<Failure>,
     ended: Arc<dyn Fn(Failure) + Send + Sync>,
     doomed: watch::Sender<bool>,
+    /// Who is connected to it.
+    pub(super) channel: Turnstile,
 }
 
 /// The first process of a container.
@@ -79,6 +82,7 @@ impl Machine {
             ended: Arc::clone(&place.ended),
             must_go_on: AtomicBool::new(false),
             doomed: watch::Sender::new(false),
+            channel: Turnstile::default(),
         }
     }
 

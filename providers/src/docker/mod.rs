@@ -29,6 +29,7 @@
 //! holds `machine.json` and `console`, a snapshot's `image.json`.
 
 mod adopt;
+mod attach;
 mod blueprint;
 mod commit_mark;
 mod config;
@@ -58,7 +59,7 @@ use crate::env::Env;
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::model::{Endpoint, EndpointKind, Failure, SnapshotView, VmSpec, VmStatus, VmmProcess};
-use crate::provider::{ConsoleChunk, Probe};
+use crate::provider::{ConsoleChunk, GuestStream, Probe};
 use commit_mark::CommitMark;
 pub use config::DockerConfig;
 use fault::Fault;
@@ -365,6 +366,13 @@ impl Backend for DockerBackend {
                 what: "the VM's container does not run".to_owned(),
                 source: None,
             }),
+        }
+    }
+
+    fn connect(&self, machine: &Arc<Machine>, port: Option<u32>) -> Result<GuestStream> {
+        match port {
+            None => self.attach(machine),
+            Some(_) => Err(VmRuntimeError::Unsupported { what: "ports of a vsock".to_owned() }),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::id::{SnapshotId, Uid, VmId};
 use crate::model::{SnapshotRef, SnapshotSource, SnapshotView, VmSpec, VmStatus, VmView};
-use crate::provider::{GuestChannel, VmProvider};
+use crate::provider::{GuestChannel, GuestStream, VmProvider};
 use crate::snapshots;
 use crate::transition::Verb;
 
@@ -163,6 +163,11 @@ impl<B: Backend> VmProvider for Engine<B> {
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
         let instance = self.running(vm_id)?;
         self.backend.guest_channel(instance.machine())
+    }
+
+    fn connect_vm(&self, vm_id: &VmId, port: Option<u32>) -> Result<GuestStream> {
+        let instance = self.running(vm_id)?;
+        self.backend.connect(instance.machine(), port)
     }
 }
 

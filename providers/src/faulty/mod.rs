@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::id::{SnapshotId, Uid, VmId};
 use crate::model::{SnapshotRef, SnapshotView, VmSpec, VmStatus, VmView};
 use crate::provider::{
-    ConsoleChunk, ExitObserver, GuestChannel, Probe, VmProvider, VmQuery, VmRuntime,
+    ConsoleChunk, ExitObserver, GuestChannel, GuestStream, Probe, VmProvider, VmQuery, VmRuntime,
 };
 use script::{Order, Script};
 
@@ -163,6 +163,10 @@ impl VmProvider for Faulty {
 
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
         self.ask(Call::GuestChannel, Some(vm_id), || self.inner.guest_channel(vm_id))
+    }
+
+    fn connect_vm(&self, vm_id: &VmId, port: Option<u32>) -> Result<GuestStream> {
+        self.ask(Call::GuestChannel, Some(vm_id), || self.inner.connect_vm(vm_id, port))
     }
 }
 

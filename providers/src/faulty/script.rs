@@ -45,7 +45,7 @@ pub enum Call {
     Preserve,
     /// `prefault_vm`.
     Prefault,
-    /// `guest_channel`.
+    /// `guest_channel` and `connect_vm`.
     GuestChannel,
     /// `probe`.
     Probe,

@@ -19,8 +19,8 @@ use super::home::{CONSOLE, Home, LOG};
 use super::jail::UserLease;
 use crate::env::Deadline;
 use crate::error::{Result, VmRuntimeError};
-use crate::local::channel::Turnstile;
 use crate::supervise::{AppendLog, Vmm};
+use crate::turnstile::Turnstile;
 
 const LOG_MAX_BYTES: u64 = 256 << 10;
 /// How long a Firecracker that comes up is left alone between two looks, at first and at most.

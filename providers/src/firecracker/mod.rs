@@ -50,7 +50,7 @@ use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::model::{Endpoint, EndpointKind, Failure, SnapshotView, VmSpec, VmStatus, VmmProcess};
 use crate::prefault::{self, MemoryFile};
-use crate::provider::{ConsoleChunk, GuestChannel, Probe};
+use crate::provider::{ConsoleChunk, GuestChannel, GuestStream, Probe};
 use crate::supervise::Supervisor;
 use api::VmState;
 use blueprint::Blueprint;
@@ -131,6 +131,8 @@ impl Backend for FirecrackerBackend {
             network_overrides: self.host.has_network_overrides(),
             prefault: self.config.memory == MemoryBackend::File,
             guest_channel: self.config.agent_port.is_some(),
+            // To ports of a vsock without an agent's, too.
+            connect: true,
             ..CAPABILITIES
         }
     }
@@ -239,6 +241,17 @@ impl Backend for FirecrackerBackend {
         self.open_channel(machine, self.config.command_timeout)
     }
 
+    fn connect(&self, machine: &Arc<Machine>, port: Option<u32>) -> Result<GuestStream> {
+        let timeout = self.config.command_timeout;
+        match port.filter(|port| self.config.agent_port != Some(*port)) {
+            None => vsock::attach(machine, self.agent_port(machine)?, true, timeout),
+            Some(_) if machine.blueprint.vsock_cid.is_none() => Err(VmRuntimeError::Unsupported {
+                what: "ports of a vsock that is not there".into(),
+            }),
+            Some(port) => vsock::attach(machine, port, false, timeout),
+        }
+    }
+
     fn console(&self, machine: &Arc<Machine>, offset: u64, max: usize) -> Result<ConsoleChunk> {
         let read = machine.vmm.console.read(offset, max);
         read.map_err(|error| files::io_error("read the console".into(), error))
@@ -284,10 +297,13 @@ impl Backend for FirecrackerBackend {
 
 impl FirecrackerBackend {
     fn open_channel(&self, machine: &Machine, timeout: Duration) -> Result<Box<dyn GuestChannel>> {
+        vsock::open(machine, self.agent_port(machine)?, timeout)
+    }
+
+    fn agent_port(&self, machine: &Machine) -> Result<u32> {
         let port = self.config.agent_port.filter(|_| machine.blueprint.vsock_cid.is_some());
-        let port = port.ok_or_else(|| VmRuntimeError::Unsupported {
+        port.ok_or_else(|| VmRuntimeError::Unsupported {
             what: "a guest channel, for the VM has no vsock or no agent_port is configured".into(),
-        })?;
-        vsock::open(machine, port, timeout)
+        })
     }
 }

@@ -11,9 +11,10 @@ use super::home::VSOCK;
 use super::machine::Machine;
 use crate::env::Deadline;
 use crate::error::Result;
-use crate::local::channel::{SocketChannel, opening};
+use crate::local::channel::{SocketChannel, connection, opening};
 use crate::local::socket;
-use crate::provider::GuestChannel;
+use crate::model::EndpointKind;
+use crate::provider::{GuestChannel, GuestStream};
 
 /// The longest line that Firecracker answers with.
 const MAX_LINE_BYTES: usize = 64;
@@ -31,6 +32,21 @@ pub(super) fn open(
     let taken = machine.channel.take()?;
     let stream = connect(machine, port, timeout);
     SocketChannel::over(stream.map_err(|error| opening(error, timeout))?, taken, timeout)
+}
+
+/// Connects whoever has the VM to `port` of its guest; to its agent's port one at a time.
+///
+/// # Errors
+/// As for [`open`].
+pub(super) fn attach(
+    machine: &Machine,
+    port: u32,
+    is_exclusive: bool,
+    timeout: Duration,
+) -> Result<GuestStream> {
+    let taken = is_exclusive.then(|| machine.channel.take()).transpose()?;
+    let stream = connect(machine, port, timeout).map_err(|error| opening(error, timeout))?;
+    connection(EndpointKind::Vsock, true, stream, taken, timeout)
 }
 
 fn connect(machine: &Machine, port: u32, timeout: Duration) -> io::Result<UnixStream> {

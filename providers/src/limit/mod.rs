@@ -17,7 +17,7 @@ use crate::error::{Result, VmRuntimeError};
 use crate::id::{SnapshotId, Uid, VmId};
 use crate::model::{SnapshotRef, SnapshotView, VmSpec, VmStatus, VmView};
 use crate::provider::{
-    ConsoleChunk, ExitObserver, GuestChannel, Probe, VmProvider, VmQuery, VmRuntime,
+    ConsoleChunk, ExitObserver, GuestChannel, GuestStream, Probe, VmProvider, VmQuery, VmRuntime,
 };
 use crate::transition::Verb;
 use line::{Line, NoPlace, Place};
@@ -164,6 +164,10 @@ impl VmProvider for Limit {
 
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
         self.inner.guest_channel(vm_id)
+    }
+
+    fn connect_vm(&self, vm_id: &VmId, port: Option<u32>) -> Result<GuestStream> {
+        self.inner.connect_vm(vm_id, port)
     }
 }
 

@@ -2,39 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use crate::error::{Result, VmRuntimeError};
 use crate::local::socket;
-use crate::provider::GuestChannel;
-
-/// Whether somebody has the channel of a machine: one at a time.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Turnstile(Arc<Mutex<bool>>);
-
-/// The right to have it; given back when dropped.
-pub(crate) struct Taken(Arc<Mutex<bool>>);
-
-impl Turnstile {
-    /// # Errors
-    /// `Exhausted` while another has it: a VMM would let others wait in silence.
-    pub(crate) fn take(&self) -> Result<Taken> {
-        if std::mem::replace(&mut *self.0.lock(), true) {
-            let what = "the guest's channel".to_owned();
-            return Err(VmRuntimeError::Exhausted { what, retry_after: None });
-        }
-        Ok(Taken(Arc::clone(&self.0)))
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        *self.0.lock() = false;
-    }
-}
+use crate::model::EndpointKind;
+use crate::provider::{GuestChannel, GuestStream};
+use crate::turnstile::Taken;
 
 /// A channel that is open.
 pub(crate) struct SocketChannel {
@@ -54,6 +28,22 @@ impl SocketChannel {
         channel.set_timeout(timeout).map_err(|error| opening(error, timeout))?;
         Ok(Box::new(channel))
     }
+}
+
+/// The connection over `stream` for whoever has the VM; nothing of it is bounded by time.
+///
+/// # Errors
+/// Those of the socket.
+pub(crate) fn connection(
+    kind: EndpointKind,
+    half_closes: bool,
+    stream: UnixStream,
+    taken: Option<Taken>,
+    timeout: Duration,
+) -> Result<GuestStream> {
+    let unbound = stream.set_read_timeout(None).and_then(|()| stream.set_write_timeout(None));
+    unbound.map_err(|error| opening(error, timeout))?;
+    Ok(GuestStream::new(kind, half_closes, stream, taken))
 }
 
 /// What became of opening a channel.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +15,19 @@ use super::kept::Kept;
 use crate::agent::MAX_LINE_BYTES;
 use crate::env::Env;
 use crate::error::{Result, VmRuntimeError};
-use crate::model::{CONSOLE_TAIL_BYTES, Failure, NetworkInterface, VmStatus};
-use crate::provider::{ConsoleChunk, GuestChannel};
+use crate::model::{CONSOLE_TAIL_BYTES, EndpointKind, Failure, NetworkInterface, VmStatus};
+use crate::provider::{ConsoleChunk, GuestChannel, GuestStream};
+use crate::turnstile::{Taken, Turnstile};
 
 /// The most that a guest's console keeps, in bytes.
 const MAX_CONSOLE_BYTES: usize = 64 * 1024;
 /// The most that a guest's files may hold together, in bytes.
 const MAX_FILE_BYTES: usize = 1 << 20;
+
+/// The most that a guest which is paused is asked, in bytes.
+const MAX_ASKED_BYTES: usize = 64 * 1024;
+/// How often a guest that somebody is connected to is looked at: it may be paused, or gone.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What a snapshot captures.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -118,7 +125,7 @@ pub struct Machine {
     untouched: AtomicBool,
     /// Where it is kept; nowhere when it ends with this process.
     file: Option<PathBuf>,
-    is_channel_taken: Mutex<bool>,
+    channel: Turnstile,
     env: Arc<dyn Env>,
     ended: Arc<dyn Fn(Failure) + Send + Sync>,
 }
@@ -144,7 +151,7 @@ impl Machine {
             killed: AtomicBool::new(false),
             untouched: AtomicBool::new(kept.status == VmStatus::Created),
             file,
-            is_channel_taken: Mutex::default(),
+            channel: Turnstile::default(),
             env,
             ended,
         }
@@ -252,23 +259,70 @@ pub(super) struct Channel {
     machine: Arc<Machine>,
     asked: Vec<u8>,
     answers: Vec<u8>,
+    taken: Option<Taken>,
 }
 
 impl Channel {
     pub(super) fn open(machine: &Arc<Machine>) -> Result<Box<dyn GuestChannel>> {
-        if std::mem::replace(&mut *machine.is_channel_taken.lock(), true) {
-            let what = "the guest's channel".to_owned();
-            return Err(VmRuntimeError::Exhausted { what, retry_after: None });
-        }
+        Ok(Box::new(Self::over(machine)?))
+    }
+
+    fn over(machine: &Arc<Machine>) -> Result<Self> {
+        let taken = Some(machine.channel.take()?);
         let machine = Arc::clone(machine);
-        Ok(Box::new(Self { machine, asked: Vec::new(), answers: Vec::new() }))
+        Ok(Self { machine, asked: Vec::new(), answers: Vec::new(), taken })
     }
 }
 
-impl Drop for Channel {
-    fn drop(&mut self) {
-        *self.machine.is_channel_taken.lock() = false;
+/// Connects whoever has the VM to its agent: the other end of a pair of sockets is served by a thread of
+/// its own, until it is closed or the guest is gone.
+pub(super) fn connect(machine: &Arc<Machine>) -> Result<GuestStream> {
+    let mut channel = Channel::over(machine)?;
+    let failed = |error| VmRuntimeError::backend("make a pair of sockets", error);
+    let (theirs, ours) = UnixStream::pair().map_err(failed)?;
+    ours.set_read_timeout(Some(LOOK)).map_err(failed)?;
+    let thread = std::thread::Builder::new().name("hearth-guest".to_owned());
+    let taken = channel.taken.take();
+    let served = thread.spawn(move || drop(channel.serve(&ours)));
+    served.map_err(|error| VmRuntimeError::backend("start a thread", error))?;
+    Ok(GuestStream::new(EndpointKind::Unix, true, theirs, taken))
+}
+
+impl Channel {
+    /// Answers what comes over `socket`, and closes it when no more comes.
+    fn serve(&mut self, mut socket: &UnixStream) -> io::Result<()> {
+        let mut bytes = [0; MAX_LINE_BYTES];
+        let mut is_open = true;
+        while is_open {
+            if self.asked.len() < MAX_ASKED_BYTES {
+                match socket.read(&mut bytes) {
+                    Ok(0) => is_open = false,
+                    Ok(count) => self.write_all(&bytes[..count])?,
+                    Err(error) if is_silence(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            } else {
+                // It is paused, and takes no more.
+                std::thread::sleep(LOOK);
+            }
+            loop {
+                match self.read(&mut bytes) {
+                    Ok(0) => return Ok(()),
+                    Ok(count) => socket.write_all(&bytes[..count])?,
+                    Err(error) if is_silence(&error) => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
     }
+}
+
+fn is_silence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
 }
 
 impl Write for Channel {
@@ -313,6 +367,14 @@ impl Read for Channel {
                 }
             }
             self.answers.push(b'\n');
+        }
+        // The beginning of a line that no end makes short enough.
+        if self.machine.answers()
+            && self.asked.len() > MAX_LINE_BYTES
+            && !self.asked.contains(&b'\n')
+        {
+            self.asked.clear();
+            self.answers.extend_from_slice(b"error line too long\n");
         }
         if self.answers.is_empty() {
             return Err(io::ErrorKind::TimedOut.into());

@@ -25,7 +25,7 @@ use crate::env::Env;
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::model::{Failure, SnapshotView, VmSpec, VmStatus};
-use crate::provider::{ConsoleChunk, GuestChannel, Probe};
+use crate::provider::{ConsoleChunk, GuestChannel, GuestStream, Probe};
 use guest::Guest;
 pub use guest::Machine;
 use kept::Kept;
@@ -220,6 +220,13 @@ impl Backend for MemoryBackend {
 
     fn guest_channel(&self, machine: &Arc<Machine>) -> Result<Box<dyn GuestChannel>> {
         guest::Channel::open(machine)
+    }
+
+    fn connect(&self, machine: &Arc<Machine>, port: Option<u32>) -> Result<GuestStream> {
+        match port {
+            None => guest::connect(machine),
+            Some(_) => Err(VmRuntimeError::Unsupported { what: "ports of a vsock".to_owned() }),
+        }
     }
 
     fn console(&self, machine: &Arc<Machine>, offset: u64, max: usize) -> Result<ConsoleChunk> {

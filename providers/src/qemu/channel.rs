@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::arguments::AGENT;
 use super::machine::Machine;
 use crate::error::Result;
-use crate::local::channel::{SocketChannel, opening};
+use crate::local::channel::{SocketChannel, connection, opening};
 use crate::local::socket;
-use crate::provider::GuestChannel;
+use crate::model::EndpointKind;
+use crate::provider::{GuestChannel, GuestStream};
 
 /// Opens the machine's channel.
 ///
@@ -17,4 +18,16 @@ pub(super) fn open(machine: &Machine, timeout: Duration) -> Result<Box<dyn Guest
     let taken = machine.channel.take()?;
     let stream = socket::connect(machine.dir(), AGENT, timeout);
     SocketChannel::over(stream.map_err(|error| opening(error, timeout))?, taken, timeout)
+}
+
+/// Connects whoever has the VM to its channel. A serial port has no ends: QEMU takes the end of one half
+/// of the socket for the end of the connection.
+///
+/// # Errors
+/// As for [`open`].
+pub(super) fn connect(machine: &Machine, timeout: Duration) -> Result<GuestStream> {
+    let taken = machine.channel.take()?;
+    let stream = socket::connect(machine.dir(), AGENT, timeout);
+    let stream = stream.map_err(|error| opening(error, timeout))?;
+    connection(EndpointKind::Unix, false, stream, Some(taken), timeout)
 }

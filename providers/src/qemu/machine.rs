@@ -16,9 +16,9 @@ use super::config::QemuConfig;
 use super::qmp::{Qmp, QmpError};
 use crate::env::Deadline;
 use crate::error::{Result, VmRuntimeError};
-use crate::local::channel::Turnstile;
 use crate::local::socket::is_timeout;
 use crate::supervise::{AppendLog, Vmm};
+use crate::turnstile::Turnstile;
 
 /// What QEMU itself says, in the instance's directory.
 const LOG: &str = "qemu.log";

@@ -47,7 +47,7 @@ use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::model::{Endpoint, EndpointKind, Failure, SnapshotView, VmSpec, VmStatus, VmmProcess};
 use crate::prefault::{self, MemoryFile};
-use crate::provider::{ConsoleChunk, GuestChannel, Probe};
+use crate::provider::{ConsoleChunk, GuestChannel, GuestStream, Probe};
 use crate::supervise::{Launch, Supervisor};
 use arguments::{AGENT, Beginning, RAM};
 use blueprint::{Blueprint, Memory};
@@ -243,6 +243,13 @@ impl Backend for QemuBackend {
 
     fn guest_channel(&self, machine: &Arc<Machine>) -> Result<Box<dyn GuestChannel>> {
         channel::open(machine, self.config.command_timeout)
+    }
+
+    fn connect(&self, machine: &Arc<Machine>, port: Option<u32>) -> Result<GuestStream> {
+        match port {
+            None => channel::connect(machine, self.config.command_timeout),
+            Some(_) => Err(VmRuntimeError::Unsupported { what: "ports of a vsock".to_owned() }),
+        }
     }
 
     fn console(&self, machine: &Arc<Machine>, offset: u64, max: usize) -> Result<ConsoleChunk> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hearth_providers::error::Result;
 use hearth_providers::model::SnapshotView;
 use hearth_providers::provider::{
-    ConsoleChunk, ExitObserver, GuestChannel, Probe, VmProvider, VmQuery, VmRuntime,
+    ConsoleChunk, ExitObserver, GuestChannel, GuestStream, Probe, VmProvider, VmQuery, VmRuntime,
 };
 use hearth_providers::{
     Capabilities, SnapshotId, SnapshotRef, Uid, VmId, VmSpec, VmStatus, VmView,
@@ -45,6 +45,7 @@ pub(crate) struct Deviant {
     pub(crate) export: OnExport,
     pub(crate) prefault: OnVm<Result<u64>>,
     pub(crate) channel: OnVm<Result<Box<dyn GuestChannel>>>,
+    pub(crate) connect: OnVmWith<Option<u32>, Result<GuestStream>>,
     pub(crate) list: OnAll<Vec<VmView>>,
     pub(crate) get: OnVm<Option<VmView>>,
     pub(crate) by_uid: OnUid<Option<VmView>>,
@@ -74,6 +75,7 @@ impl Deviant {
             export: Box::new(|inner, snapshot, into| inner.export_snapshot(snapshot, into)),
             prefault: Box::new(|inner, vm_id| inner.prefault_vm(vm_id)),
             channel: Box::new(|inner, vm_id| inner.guest_channel(vm_id)),
+            connect: Box::new(|inner, vm_id, port| inner.connect_vm(vm_id, *port)),
             list: Box::new(|inner| inner.list_vms()),
             get: Box::new(|inner, vm_id| inner.get_vm(vm_id)),
             by_uid: Box::new(|inner, uid| inner.get_vm_by_uid(uid)),
@@ -159,6 +161,10 @@ impl VmProvider for Deviant {
 
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
         (self.channel)(&*self.inner, vm_id)
+    }
+
+    fn connect_vm(&self, vm_id: &VmId, port: Option<u32>) -> Result<GuestStream> {
+        (self.connect)(&*self.inner, vm_id, &port)
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_providers::VmId;
 use hearth_providers::VmRuntimeError::{Exhausted, InvalidTransition};
 use hearth_providers::error::Result;
-use hearth_providers::provider::GuestChannel;
+use hearth_providers::model::EndpointKind;
+use hearth_providers::provider::{GuestChannel, GuestStream};
 use parking_lot::Mutex;
 
 use crate::deviant::Deviation;
@@ -32,6 +34,19 @@ pub(crate) const ALL: &[Deviation] = &[
         it.channel = Box::new(|inner, vm_id| match inner.guest_channel(vm_id) {
             Err(InvalidTransition { .. }) => Ok(Box::new(Silent)),
             done => done,
+        });
+    }),
+    ("a stopped guest can be connected to", |it| {
+        it.connect = Box::new(|inner, vm_id, port| match inner.connect_vm(vm_id, *port) {
+            Err(InvalidTransition { .. }) => Ok(unconnected()),
+            done => done,
+        });
+    }),
+    ("a connection leads nowhere", |it| {
+        it.connect = Box::new(|inner, vm_id, port| {
+            let (_, held) = inner.connect_vm(vm_id, *port)?.into_parts();
+            let (theirs, ours) = UnixStream::pair().expect("there are sockets");
+            Ok(GuestStream::new(EndpointKind::Unix, true, theirs, (ours, held)))
         });
     }),
     ("a stopped VM is alive", |it| {
@@ -72,6 +87,12 @@ pub(crate) const ALL: &[Deviation] = &[
         });
     }),
 ];
+
+/// A connection to nobody.
+fn unconnected() -> GuestStream {
+    let (theirs, ours) = UnixStream::pair().expect("there are sockets");
+    GuestStream::new(EndpointKind::Unix, true, theirs, ours)
+}
 
 type Kept = Mutex<Box<dyn GuestChannel>>;
 

@@ -7,6 +7,7 @@
 mod apply;
 mod artifacts;
 mod ask;
+mod connect;
 mod context;
 mod doctor;
 mod error;
@@ -55,6 +56,10 @@ enum Command {
     /// See and use VMs.
     #[command(visible_alias = "vm")]
     Vms(vms::Command),
+    /// Talk to a VM's guest: keys and screen, or a pipe.
+    Connect(connect::Connect),
+    /// Print what a VM wrote on its console.
+    Console(vms::Console),
     /// Keep a VM as an artifact that can be resumed; the VM goes on.
     Freeze(artifacts::Freeze),
     /// Begin a new VM where a frozen one stood.
@@ -133,6 +138,8 @@ fn run_client(command: Command, global: Global) -> Result<()> {
             Command::Release(release) => release.run(context).await,
             Command::Renew(renew) => renew.run(context).await,
             Command::Vms(command) => command.run(context).await,
+            Command::Connect(connect) => connect.run(context).await,
+            Command::Console(console) => console.run(context).await,
             Command::Freeze(freeze) => freeze.run(context).await,
             Command::Resume(resume) => resume.run(context).await,
             Command::Artifacts(command) => command.run(context).await,

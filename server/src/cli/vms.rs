@@ -10,7 +10,7 @@ use hearth_proto::v1;
 
 use super::ask::ask;
 use super::context::{Context, PAGE_SIZE};
-use super::error::{Error, Result};
+use super::error::Result;
 use super::leases::bare_vm_id;
 use super::output::{print_as, print_list, print_one, write_out};
 use super::text::{parse_label, printable, qualify};
@@ -58,7 +58,7 @@ enum Verb {
     Snapshot(TakeSnapshot),
     /// Print what a VM wrote on its console.
     Console(Console),
-    /// Ask a VM's agent one line and print the line it answers. Works on the node itself only.
+    /// Ask a VM's agent one line and print the line it answers.
     Ask {
         /// The VM.
         name: String,
@@ -131,9 +131,9 @@ struct TakeSnapshot {
     allow_stop: bool,
 }
 
-/// Arguments of `hearth vms console`.
+/// Arguments of `hearth console`, and of `hearth vms console`.
 #[derive(Args, Debug)]
-struct Console {
+pub(crate) struct Console {
     #[command(flatten)]
     target: Target,
     /// Go on with what is written from now on, until the VM ends.
@@ -163,8 +163,8 @@ impl Command {
                 return print_as(format, &vm, &describe::text(&vm));
             }
             Verb::Ask { name, line } => {
-                let vm = get(context, &name).await?;
-                return answer(&vm, &line, context.timeout);
+                let answer = ask(context, &name, &line).await?;
+                return write_out(format!("{}\n", printable(&answer)).as_bytes());
             }
             Verb::Start(target) => {
                 let (name, uid) = (target.name(), target.uid());
@@ -239,7 +239,8 @@ impl TakeSnapshot {
 }
 
 impl Console {
-    async fn run(self, context: &mut Context) -> Result<()> {
+    /// Carries it out.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         let request = v1::ReadConsoleRequest {
             name: self.target.name(),
             uid: self.target.uid(),
@@ -261,16 +262,6 @@ impl Console {
 async fn get(context: &mut Context, name: &str) -> Result<v1::Vm> {
     let request = v1::GetVmRequest { name: qualify("vms", name) };
     Ok(context.client.vms.get_vm(request).await?.into_inner())
-}
-
-fn answer(vm: &v1::Vm, line: &str, timeout: std::time::Duration) -> Result<()> {
-    use v1::endpoint::Kind;
-    let endpoint = vm.endpoints.iter().find(|endpoint| endpoint.kind() == Kind::Unix);
-    let endpoint = endpoint.ok_or_else(|| {
-        Error::Failed(format!("{} has no channel that can be opened from here", vm.name))
-    })?;
-    let answer = ask(&endpoint.address, line, timeout)?;
-    write_out(format!("{}\n", printable(&answer)).as_bytes())
 }
 
 /// A value as filters want it.

@@ -80,7 +80,7 @@ fn provider(provider: &Provider) -> v1::Provider {
             artifact_memory: can.restore && can.memory_in_artifacts,
             freeze_running: can.restore && can.snapshot_running == RunningSnapshot::Pauses,
             network_overrides: can.network_overrides,
-            guest_channel: can.guest_channel,
+            guest_channel: can.connect,
             console: can.console,
             export: can.export,
         }),

@@ -180,13 +180,18 @@ const fn state(status: VmStatus) -> v1::vm::State {
     }
 }
 
-fn endpoint(endpoint: &model::Endpoint) -> v1::Endpoint {
-    let kind = match endpoint.kind {
+/// What lies behind an address.
+pub(crate) const fn endpoint_kind(kind: EndpointKind) -> v1::endpoint::Kind {
+    match kind {
         EndpointKind::Serial => v1::endpoint::Kind::Serial,
         EndpointKind::Vsock => v1::endpoint::Kind::Vsock,
         EndpointKind::Tcp => v1::endpoint::Kind::Tcp,
         EndpointKind::Unix => v1::endpoint::Kind::Unix,
-    };
+    }
+}
+
+fn endpoint(endpoint: &model::Endpoint) -> v1::Endpoint {
+    let kind = endpoint_kind(endpoint.kind);
     v1::Endpoint { kind: kind.into(), address: endpoint.address.clone() }
 }
 

@@ -2,6 +2,7 @@
 
 mod acquire;
 mod artifact;
+mod connect;
 mod console;
 mod export;
 mod node;
@@ -64,6 +65,8 @@ pub(crate) struct Services {
     /// Places of consoles that are read, and of watches.
     consoles: Arc<Semaphore>,
     watches: Arc<Semaphore>,
+    /// Places of connections to guests.
+    guests: Arc<Semaphore>,
     watched_vms: Arc<Hub<VmSource>>,
     watched_pools: Arc<Hub<PoolSource>>,
     /// Cancelled when the server ends: whatever waits for long heeds it.
@@ -92,6 +95,7 @@ impl Services {
         let start_time = env.now();
         let places = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let (consoles, watches) = (places(streams.max_consoles), places(streams.max_watches));
+        let guests = places(streams.max_guest_connections);
         let (group, clock, lag) = (tasks.clone(), Arc::clone(&env), streams.max_watch_lag);
         let source = VmSource(Arc::clone(&manager));
         let watched_vms = Hub::new(source, group, clock, ending.clone(), lag);
@@ -109,6 +113,7 @@ impl Services {
             streams,
             consoles,
             watches,
+            guests,
             watched_vms,
             watched_pools,
             ending,

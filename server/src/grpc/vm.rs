@@ -232,9 +232,10 @@ impl VmService for Services {
 
     async fn connect_vm(
         &self,
-        _: Request<Streaming<v1::ConnectVmRequest>>,
+        request: Request<Streaming<v1::ConnectVmRequest>>,
     ) -> Answer<Self::ConnectVmStream> {
-        Err(method_unimplemented())
+        let services = self.clone();
+        answer(request, |call, sent| services.connect(call, sent)).await
     }
 
     type ExecVmStream = BoxStream<v1::ExecVmResponse>;

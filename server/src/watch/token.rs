@@ -42,7 +42,7 @@ impl Token {
     /// What `text` says, if it is a token of the watch `list`.
     pub(crate) fn decode(list: u64, text: &str) -> Option<Self> {
         let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if !is_hex || text.len() > MAX_BYTES || text.len() % 2 != 0 {
+        if !is_hex || text.len() > MAX_BYTES || !text.len().is_multiple_of(2) {
             return None;
         }
         let number = |at: usize| {

@@ -3,9 +3,20 @@
 #![allow(clippy::unwrap_used, reason = "what these helpers unwrap fails the test, and says where")]
 
 mod apply;
+mod guests;
 mod hearth;
 mod leases;
 mod outputs;
 mod resources;
 mod scheduler;
 mod security;
+#[path = "../tools/terminal.rs"]
+mod terminal;
+
+/// What `terminal` has from whoever it runs commands for.
+mod site {
+    pub(crate) use crate::hearth::Ended;
+
+    /// How long anything may take to come about.
+    pub(crate) const LONG: std::time::Duration = std::time::Duration::from_secs(60);
+}

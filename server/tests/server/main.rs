@@ -6,6 +6,7 @@ mod harness;
 
 mod announced;
 mod artifacts;
+mod connects;
 mod generations;
 mod health;
 mod leavers;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hearth_providers::model::SnapshotView;
-use hearth_providers::provider::{ConsoleChunk, ExitObserver, GuestChannel, Probe};
+use hearth_providers::provider::{ConsoleChunk, ExitObserver, GuestChannel, GuestStream, Probe};
 use hearth_providers::{
     Capabilities, SnapshotId, SnapshotRef, Uid, VmId, VmProvider, VmQuery, VmRuntime,
     VmRuntimeError, VmSpec, VmStatus, VmView,
@@ -223,6 +223,10 @@ impl VmProvider for Recorder {
 
     fn guest_channel(&self, vm_id: &VmId) -> Result<Box<dyn GuestChannel>> {
         self.inner.guest_channel(vm_id)
+    }
+
+    fn connect_vm(&self, vm_id: &VmId, port: Option<u32>) -> Result<GuestStream> {
+        self.inner.connect_vm(vm_id, port)
     }
 }
 
