@@ -84,8 +84,28 @@ impl Call {
     }
 }
 
-/// Answers `request` with what `handle` makes of it; what it refuses becomes a status here.
+/// As [`answer_in_its_time`], and refuses what is not done by the call's deadline: the transport would cut it
+/// off without a word.
 pub(crate) async fn answer<Q, A, F>(
+    request: Request<Q>,
+    handle: impl FnOnce(Call, Q) -> F,
+) -> Result<Response<A>, Status>
+where
+    F: Future<Output = Result<A, Refusal>>,
+{
+    answer_in_its_time(request, |call, request| async move {
+        let Some(deadline) = call.deadline else { return handle(call, request).await };
+        match tokio::time::timeout_at(deadline, handle(call, request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Refusal::Late),
+        }
+    })
+    .await
+}
+
+/// Answers `request` with what `handle` makes of it; what it refuses becomes a status here. `handle` heeds
+/// the call's deadline itself.
+pub(crate) async fn answer_in_its_time<Q, A, F>(
     request: Request<Q>,
     handle: impl FnOnce(Call, Q) -> F,
 ) -> Result<Response<A>, Status>

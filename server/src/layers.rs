@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hearth_pool::error::Error;
+use hearth_proto::details::ALLOCATED;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use prost::Message as _;
@@ -215,6 +216,7 @@ where
         let mut end = End::of(Arc::clone(&known.metrics));
         let id = CallId::next();
         let span = tracing::debug_span!("call", %id, path);
+        let is_acquire = path == ACQUIRE;
         request.extensions_mut().insert(id);
         end.record = self.record(known, id, &mut request);
         let opens = !known.has_one_answer;
@@ -237,7 +239,7 @@ where
             };
             // An error without a body has its status here; otherwise it comes in the trailers.
             if response.headers().contains_key("grpc-status") {
-                in_our_words(response.headers_mut());
+                in_our_words(response.headers_mut(), is_acquire);
                 end.is(code_of(response.headers()));
             } else if opens && let Some(record) = &end.record {
                 record.leave("OPEN", end.begun.elapsed());
@@ -346,15 +348,16 @@ fn code_of(headers: &HeaderMap) -> Code {
 }
 
 /// Gives an error of the transport's own the details that all of ours have.
-fn in_our_words(headers: &mut HeaderMap) {
+fn in_our_words(headers: &mut HeaderMap, is_acquire: bool) {
     if headers.contains_key("grpc-status-details-bin") || code_of(headers) == Code::Ok {
         return;
     }
     let Some(refused) = Status::from_header_map(headers) else { return };
-    let Some(ours) = status::of_transport(refused.code(), refused.message()) else { return };
+    let ours = status::of_transport(refused.code(), refused.message(), is_acquire);
+    let Some(ours) = ours else { return };
     // Only these headers: the content type is the response's already.
     let (parts, ()) = ours.into_http::<()>().into_parts();
-    for name in ["grpc-status", "grpc-message", "grpc-status-details-bin"] {
+    for name in ["grpc-status", "grpc-message", "grpc-status-details-bin", ALLOCATED] {
         if let Some(value) = parts.headers.get(name) {
             headers.insert(name, value.clone());
         }
@@ -420,7 +423,7 @@ mod tests {
     fn a_message_that_is_too_long_is_a_wrong_request() {
         let refused = Status::out_of_range("message length too large: found 5000000 bytes");
         let (mut parts, ()) = refused.into_http::<()>().into_parts();
-        in_our_words(&mut parts.headers);
+        in_our_words(&mut parts.headers, false);
         let status = Status::from_header_map(&parts.headers).unwrap();
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(StatusDetails::of(&status).reason.as_deref(), Some("INVALID_ARGUMENT"));
@@ -428,10 +431,19 @@ mod tests {
     }
 
     #[test]
+    fn an_acquire_that_the_transport_refused_took_nothing() {
+        let (mut parts, ()) = Status::internal("failed to decode").into_http::<()>().into_parts();
+        in_our_words(&mut parts.headers, true);
+        let status = Status::from_header_map(&parts.headers).unwrap();
+        assert_eq!(StatusDetails::of(&status).allocated, Some(false));
+        assert_eq!(parts.headers.get(ALLOCATED).unwrap(), "false");
+    }
+
+    #[test]
     fn an_error_of_ours_is_left_as_it_is() {
         let (mut parts, ()) = status::method_unimplemented().into_http::<()>().into_parts();
         let before = parts.headers.clone();
-        in_our_words(&mut parts.headers);
+        in_our_words(&mut parts.headers, false);
         assert_eq!(parts.headers, before);
     }
 }

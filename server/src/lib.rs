@@ -5,6 +5,8 @@
 //! becomes a status in [`status`], the only such place.
 
 mod admin;
+#[cfg(test)]
+mod api_page;
 mod audit;
 pub mod auth;
 mod backends;

@@ -4,6 +4,8 @@
 //! failure is logged once, here, under the call's id, which the caller gets in `RequestInfo`;
 //! what it gets of the cause itself has no paths of this host.
 
+mod reasons;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -11,14 +13,20 @@ use hearth_pool::error::{Error, Kind, Violation};
 use hearth_proto::details::{ALLOCATED, ERROR_DOMAIN};
 use hearth_proto::names;
 use hearth_providers::VmRuntimeError;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::auth::guard::Denial;
 use crate::call::CallId;
+#[cfg(test)]
+pub(crate) use reasons::REASONS;
 
 /// When to come back to a node that drains or starts, or whose journal or backend is down.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The key of the delay that clients with a retry policy heed, by the protocol's own rules.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// Why a call was refused.
 #[derive(Debug)]
@@ -41,6 +49,8 @@ pub(crate) enum Refusal {
     },
     /// The page token is not of this list.
     PageToken,
+    /// It was not done by the call's deadline.
+    Late,
     /// By the transport, in the middle of a stream.
     Transport(Status),
     /// Nobody said anything over a connection to a guest.
@@ -83,10 +93,12 @@ impl Refusal {
         match self {
             Self::Pool(error) => of_error(&error, call).into_status(call),
             Self::Acquire { error, allocated } => {
-                of_error(&error, call).into_status_of_acquire(call, allocated)
+                let answer = of_error(&error, call);
+                says_allocated(answer, allocated, |answer| answer.into_status(call))
             }
             Self::Denied { denial, is_acquire: true } => {
-                answer_to(&denial, call).into_status_of_acquire(call, false)
+                let answer = answer_to(&denial, call);
+                says_allocated(answer, false, |answer| answer.into_status(call))
             }
             Self::Denied { denial, is_acquire: false } => {
                 answer_to(&denial, call).into_status(call)
@@ -96,8 +108,13 @@ impl Refusal {
                 let answer = Answer::new(Code::InvalidArgument, "PAGE_TOKEN_INVALID", why);
                 answer.field("page_token", why).into_status(call)
             }
+            Self::Late => {
+                let message = "it is not done yet; a retry with the same request_id joins it";
+                let answer = Answer::new(Code::DeadlineExceeded, "DEADLINE_TOO_SHORT", message);
+                answer.retry(RETRY_AFTER).into_status(call)
+            }
             Self::Transport(status) => {
-                of_transport(status.code(), status.message()).unwrap_or(status)
+                of_transport(status.code(), status.message(), false).unwrap_or(status)
             }
             Self::ConnectionIdle { after } => {
                 let message = format!("nothing was said for {} s: connect again", after.as_secs());
@@ -147,6 +164,19 @@ fn answer_to(denial: &Denial, call: CallId) -> Answer {
     }
 }
 
+/// A failed acquire says twice whether a VM may be waiting: for whoever reads details, and for whoever does not.
+fn says_allocated(
+    mut answer: Answer,
+    allocated: bool,
+    into_status: impl FnOnce(Answer) -> Status,
+) -> Status {
+    answer.metadata.insert(ALLOCATED.to_owned(), allocated.to_string());
+    let mut status = into_status(answer);
+    let allocated = if allocated { "true" } else { "false" };
+    status.metadata_mut().insert(ALLOCATED, MetadataValue::from_static(allocated));
+    status
+}
+
 /// The `ErrorInfo.reason` that a call would be refused with for `error`.
 pub(crate) fn reason(error: &Error, call: CallId) -> &'static str {
     of_error(error, call).reason
@@ -184,7 +214,7 @@ pub(crate) fn method_unimplemented() -> Status {
 }
 
 /// What the transport refused by itself, in our words. `None` when there is nothing to add.
-pub(crate) fn of_transport(code: Code, message: &str) -> Option<Status> {
+pub(crate) fn of_transport(code: Code, message: &str, is_acquire: bool) -> Option<Status> {
     let answer = match code {
         Code::OutOfRange | Code::ResourceExhausted => {
             let answer = Answer::new(Code::InvalidArgument, "INVALID_ARGUMENT", message);
@@ -198,10 +228,14 @@ pub(crate) fn of_transport(code: Code, message: &str) -> Option<Status> {
             let message = if message.is_empty() { "there is no such method" } else { message };
             Answer::new(Code::Unimplemented, "METHOD_UNIMPLEMENTED", message)
         }
-        Code::Internal | Code::Unknown => Answer::new(code, "INTERNAL", message),
+        Code::Internal | Code::Unknown => Answer::new(Code::Internal, "INTERNAL", message),
         _ => return None,
     };
-    Some(answer.into_status_without_call())
+    Some(match is_acquire {
+        // No handler saw it.
+        true => says_allocated(answer, false, Answer::into_status_without_call),
+        false => answer.into_status_without_call(),
+    })
 }
 
 /// A status in the making.
@@ -215,6 +249,7 @@ struct Answer {
 
 impl Answer {
     fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        debug_assert!(reasons::is_known(reason, code), "{reason} of {code:?} is not in the table");
         let (metadata, details) = (HashMap::new(), ErrorDetails::new());
         Self { code, reason, message: message.into(), metadata, details }
     }
@@ -256,18 +291,27 @@ impl Answer {
         self.into_status_without_call()
     }
 
-    fn into_status_of_acquire(mut self, call: CallId, allocated: bool) -> Status {
-        self.metadata.insert(ALLOCATED.to_owned(), allocated.to_string());
-        let mut status = self.into_status(call);
-        let allocated = if allocated { "true" } else { "false" };
-        let allocated = tonic::metadata::MetadataValue::from_static(allocated);
-        status.metadata_mut().insert(ALLOCATED, allocated);
-        status
-    }
-
     fn into_status_without_call(mut self) -> Status {
         self.details.set_error_info(self.reason, ERROR_DOMAIN, self.metadata);
-        Status::with_error_details(self.code, self.message, self.details)
+        let pushback = pushback(self.code, self.details.retry_info().and_then(|it| it.retry_delay));
+        let mut status = Status::with_error_details(self.code, self.message, self.details);
+        if let Some(pushback) = pushback {
+            status.metadata_mut().insert(PUSHBACK, pushback);
+        }
+        status
+    }
+}
+
+/// What clients with a retry policy wait for before they try again, in milliseconds: what `RetryInfo` says
+/// in a way that they all know. Negative: not at all, where waiting does not help although the code
+/// would let them.
+fn pushback(code: Code, after: Option<Duration>) -> Option<MetadataValue<Ascii>> {
+    match (code, after) {
+        (_, Some(after)) => MetadataValue::try_from(after.as_millis().to_string()).ok(),
+        (Code::ResourceExhausted | Code::Unavailable, None) => {
+            Some(MetadataValue::from_static("-1"))
+        }
+        _ => None,
     }
 }
 

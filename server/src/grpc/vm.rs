@@ -12,7 +12,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Services;
-use crate::call::{Call, answer};
+use crate::call::{Call, answer, answer_in_its_time};
 use crate::check::Fields;
 use crate::convert;
 use crate::filter::{Field, Filter};
@@ -123,7 +123,7 @@ impl VmService for Services {
         &self,
         request: Request<v1::AcquireVmRequest>,
     ) -> Answer<v1::AcquireVmResponse> {
-        answer(request, |call, request| self.acquire(call, request)).await
+        answer_in_its_time(request, |call, request| self.acquire(call, request)).await
     }
 
     async fn release_vm(&self, request: Request<v1::ReleaseVmRequest>) -> Answer<()> {
