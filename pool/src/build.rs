@@ -243,6 +243,7 @@ impl Manager {
         spec.tags = self.tags(None, None);
         let manager = Arc::clone(self);
         let (recipe, names) = (template.clone(), (boot_id.clone(), prove_id.clone()));
+        let cancelled = self.operations().cancelled(operation);
         let (maker, operation) = (Arc::clone(&provider), operation.to_owned());
         let call = move || {
             let stage = |stage, percent| manager.operations().progress(&operation, stage, percent);
@@ -268,11 +269,17 @@ impl Manager {
             }
         };
         let limit = self.limits.build_timeout;
-        let made = self.jobs.run(Class::Build, "build", limit, call, late).await;
+        let made = tokio::select! {
+            // What is done is done.
+            biased;
+            made = self.jobs.run(Class::Build, "build", limit, call, late) => made.map_err(Error::from),
+            // The end of its VMs ends what waits for them.
+            () = cancelled.cancelled() => Err(Error::Cancelled),
+        };
         // The template's VM has done its work, and the proof too; on failure there may be less.
         self.reaper.retire(&provider, boot_id, None);
         self.reaper.retire(&provider, prove_id, None);
-        Ok(made?)
+        made
     }
 }
 

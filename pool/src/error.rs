@@ -224,6 +224,9 @@ pub enum Error {
     /// An operation was under way when hearth ended. Begin it again.
     #[error("hearth ended while this was under way: begin it again")]
     Interrupted,
+    /// An operation was cancelled before it had made anything.
+    #[error("it was cancelled, and has made nothing")]
+    Cancelled,
     /// An operation had failed before hearth was started again.
     #[error("{message}")]
     FailedBefore {
@@ -281,6 +284,7 @@ impl Error {
             Self::Provider(error) => error.kind(),
             Self::Storage { .. } => "storage",
             Self::Interrupted => "operation_interrupted",
+            Self::Cancelled => "operation_cancelled",
             Self::FailedBefore { .. } => "operation_failed",
             Self::Unimplemented { .. } => "unimplemented",
             Self::Internal(_) => "internal",

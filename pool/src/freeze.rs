@@ -184,6 +184,11 @@ impl Manager {
             }
         };
         let limit = self.limits.freeze_timeout;
+        // A capture goes on to its end, for the VM's sake; then it is undone if nobody wants it.
+        let cancelled = self.operations().cancelled(operation);
+        if cancelled.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         let frozen = self.jobs.run(Class::Build, "freeze", limit, call, late).await?;
         self.operations().progress(operation, "record", 90);
         let now = self.env.now();
@@ -211,6 +216,7 @@ impl Manager {
         };
         let _turn = self.control.lock().await;
         let kept = match self.check_artifact_bytes(record.size_bytes) {
+            Ok(()) if cancelled.is_cancelled() => Err(Error::Cancelled),
             Ok(()) => self.keep_artifact(record).await,
             refused => refused,
         };

@@ -12,6 +12,7 @@ use hearth_providers::env::Env;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
 use crate::ids::{ArtifactId, TemplateId, Tenant};
@@ -48,6 +49,8 @@ pub struct Operation {
     /// Names what it makes, whatever else had the name of its target before.
     makes: String,
     ended_at: Option<Duration>,
+    /// Somebody wants it to end.
+    cancelled: CancellationToken,
 }
 
 /// What an operation makes.
@@ -162,6 +165,7 @@ impl Operations {
                 tenant: record.tenant,
                 makes: record.makes,
                 ended_at,
+                cancelled: CancellationToken::new(),
             };
             if was_open {
                 self.write(&operation);
@@ -196,6 +200,7 @@ impl Operations {
             tenant,
             makes: makes.into(),
             ended_at: None,
+            cancelled: CancellationToken::new(),
         };
         self.journal.write_operation(&id, &operation.record())?;
         let mut by_id = self.by_id.lock();
@@ -302,6 +307,21 @@ impl Operations {
         let ended = watch.wait_for(|operation| operation.outcome.is_some());
         let _ = tokio::time::timeout(timeout, ended).await;
         self.get(id)
+    }
+
+    /// Asks one under way to end before it has made anything; it may come to its end all the same. Of
+    /// one that has ended nothing changes.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn cancel(&self, id: &str) -> Result<()> {
+        self.get(id)?.cancelled.cancel();
+        Ok(())
+    }
+
+    /// Is cancelled when somebody wants this one to end; never, of one that is not known.
+    pub(crate) fn cancelled(&self, id: &str) -> CancellationToken {
+        self.get(id).map_or_else(|_| CancellationToken::new(), |it| it.cancelled)
     }
 
     /// Forgets one that has ended.

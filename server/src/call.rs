@@ -161,6 +161,19 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_is_late_is_told_before_the_transport_cuts_it_off() {
+        let mut request = Request::new(());
+        request.metadata_mut().insert("grpc-timeout", "1S".parse().unwrap());
+        let begun = Instant::now();
+        let late = answer(request, |_, ()| std::future::pending::<Result<(), Refusal>>()).await;
+        let status = late.unwrap_err();
+        assert_eq!(begun.elapsed(), Duration::from_millis(950));
+        let details = hearth_proto::StatusDetails::of(&status);
+        assert_eq!(details.reason.as_deref(), Some("DEADLINE_TOO_SHORT"));
+        assert!(details.retry_after.is_some());
+    }
+
     #[test]
     fn a_deadline_is_a_little_early_and_an_endless_one_is_none() {
         let mut request = Request::new(());

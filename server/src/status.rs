@@ -420,6 +420,7 @@ fn of_error(error: &Error, call: CallId) -> Answer {
             Answer::new(Code::Unavailable, "STORAGE_UNAVAILABLE", message).retry(RETRY_AFTER)
         }
         Error::Interrupted => Answer::new(Code::Aborted, "OPERATION_INTERRUPTED", message),
+        Error::Cancelled => Answer::new(Code::Cancelled, "OPERATION_CANCELLED", message),
         Error::FailedBefore { .. } => {
             Answer::new(Code::Aborted, "OPERATION_FAILED", scrubbed(&message))
         }

@@ -17,7 +17,7 @@ use crate::check::Fields;
 use crate::convert::{self, operation};
 use crate::filter::{Field, Filter};
 use crate::paging::Page;
-use crate::status::{Refusal, method_unimplemented};
+use crate::status::Refusal;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -83,6 +83,14 @@ impl Services {
         Ok(self.manager.operations().delete(&id)?)
     }
 
+    async fn cancel(&self, call: Call, request: CancelOperationRequest) -> Result<(), Refusal> {
+        let mut fields = Fields::default();
+        let id = fields.operation("name", &request.name);
+        let id = fields.required(id)?;
+        self.manager.operations().get_seen_by(&id, call.caller.scope())?;
+        Ok(self.manager.operations().cancel(&id)?)
+    }
+
     async fn wait(&self, call: Call, request: WaitOperationRequest) -> Result<Operation, Refusal> {
         let mut fields = Fields::default();
         let id = fields.operation("name", &request.name);
@@ -123,9 +131,8 @@ impl Operations for Services {
         answer(request, |call, request| self.forget(call, request)).await
     }
 
-    /// Nothing that is built can be cancelled, and the API has `UNIMPLEMENTED` for that.
-    async fn cancel_operation(&self, _: Request<CancelOperationRequest>) -> Answer<()> {
-        Err(method_unimplemented())
+    async fn cancel_operation(&self, request: Request<CancelOperationRequest>) -> Answer<()> {
+        answer(request, |call, request| self.cancel(call, request)).await
     }
 
     async fn wait_operation(&self, request: Request<WaitOperationRequest>) -> Answer<Operation> {

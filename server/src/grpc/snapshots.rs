@@ -1,8 +1,7 @@
 //! Snapshots of VMs that tenants have.
 
-use hearth_pool::error::Error;
 use hearth_proto::v1;
-use hearth_providers::SnapshotId;
+use hearth_providers::{SnapshotId, VmRuntimeError};
 
 use super::Services;
 use crate::call::Call;
@@ -31,12 +30,18 @@ impl Services {
         };
         let kind = fields.one_of("type", request.r#type);
         let ((vm_id, snapshot_id), kind) = fields.required(vm_id.zip(snapshot_id).zip(kind))?;
-        match kind {
-            Type::Unspecified | Type::Full => {}
-            Type::Diff => return Err(Error::Unimplemented { what: "TYPE_DIFF" }.into()),
-            Type::Disk => return Err(Error::Unimplemented { what: "TYPE_DISK" }.into()),
-        }
         let (tenant, allow_stop) = (call.caller.scope(), request.allow_stop);
+        let lease = self.manager.lease_of(&vm_id, uid, tenant)?;
+        let has_memory = lease.provider.runtime.capabilities().memory_in_snapshots;
+        let lacks = match (kind, has_memory) {
+            (Type::Unspecified, _) | (Type::Full, true) | (Type::Disk, false) => None,
+            (Type::Full, false) => Some("memory in snapshots (TYPE_FULL)"),
+            (Type::Disk, true) => Some("snapshots without memory (TYPE_DISK)"),
+            (Type::Diff, _) => Some("snapshots of what has changed (TYPE_DIFF)"),
+        };
+        if let Some(what) = lacks {
+            return Err(VmRuntimeError::Unsupported { what: what.to_owned() }.into());
+        }
         let view = self.manager.snapshot_vm(&vm_id, uid, tenant, snapshot_id, allow_stop).await?;
         Ok(convert::vm::snapshot(&view, vm_id.as_str()))
     }

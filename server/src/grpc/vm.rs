@@ -127,8 +127,12 @@ impl VmService for Services {
     }
 
     async fn release_vm(&self, request: Request<v1::ReleaseVmRequest>) -> Answer<()> {
-        // Releasing twice is fine, so that nothing need be remembered of it.
-        answer(request, |call, request| self.release(call, request)).await
+        if request.get_ref().request_id.is_empty() {
+            return answer(request, |call, request| self.release(call, request)).await;
+        }
+        let services = self.clone();
+        let handle = move |call, request| async move { services.release(call, request).await };
+        self.replays.answer("ReleaseVm", request, handle).await
     }
 
     async fn renew_lease(&self, request: Request<v1::RenewLeaseRequest>) -> Answer<v1::Vm> {

@@ -117,6 +117,9 @@ reasons! {
     "OPERATION_INTERRUPTED" Aborted:
         "the server ended while the operation ran" =>
         "begin it again";
+    "OPERATION_CANCELLED" Cancelled:
+        "the operation was cancelled by `CancelOperation`, and has made nothing" =>
+        "nothing, or begin it again";
     "OPERATION_FAILED" Aborted:
         "the operation failed in an earlier life of the server; its message is kept" =>
         "read the message";

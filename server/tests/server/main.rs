@@ -7,6 +7,7 @@ mod harness;
 mod announced;
 mod artifacts;
 mod connects;
+mod contract;
 mod generations;
 mod health;
 mod leavers;
