@@ -71,6 +71,12 @@ impl Server {
         server
     }
 
+    /// Where it is, as host and port.
+    #[allow(dead_code, reason = "clients that are no command want it so")]
+    pub(crate) fn target(&self) -> &str {
+        self.address.rsplit("//").next().unwrap()
+    }
+
     /// A command for this server, not run yet.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = hearth();
