@@ -1,7 +1,8 @@
 //! A thin client: one connection, a stub a service, and the few calls that everybody writes.
 //!
-//! It does not retry and makes up no ids: a caller that wants a call to be safe to retry gives it a
-//! `request_id`. All stubs share one HTTP/2 connection, which reconnects by itself; cloning is cheap and
+//! Stubs, and [`HearthClient::acquire`], do not retry and make up no ids: a caller that wants a call to be safe to
+//! retry gives it a `request_id`. [`HearthClient::retrying`] makes any call as the [retry policy](crate::retry)
+//! says, and [`HearthClient::lease`] keeps what it acquires. All stubs share one HTTP/2 connection, which reconnects by itself; cloning is cheap and
 //! clones share it too.
 
 use std::time::Duration;
@@ -9,12 +10,15 @@ use std::time::Duration;
 use prost::{Message, Name};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint, Error};
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
 use crate::convert::duration_to_wire;
 use crate::details::status_from_operation;
 use crate::google::longrunning::operations_client::OperationsClient;
 use crate::google::longrunning::{Operation, WaitOperationRequest, operation};
+use crate::leased::LeasedVm;
+use crate::reason::ApiError;
+use crate::retry;
 use crate::transport::{Credentials, Transport};
 use crate::v1::artifact_service_client::ArtifactServiceClient;
 use crate::v1::node_service_client::NodeServiceClient;
@@ -173,6 +177,56 @@ impl HearthClient {
         let mut request = Request::new(request);
         request.set_timeout(deadline);
         Ok(self.vms.clone().acquire_vm(request).await?.into_inner())
+    }
+
+    /// Acquires a VM by `deadline`, trying again as the retry policy says, and renews its lease in the
+    /// background until it is dropped. A request without a `request_id` gets one. Must run within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// The last try's.
+    ///
+    /// # Cancel safety
+    /// As for [`Self::acquire`].
+    pub async fn lease(
+        &self,
+        request: AcquireVmRequest,
+        deadline: Duration,
+    ) -> Result<LeasedVm, ApiError> {
+        LeasedVm::acquire(self, request, deadline).await
+    }
+
+    /// Makes a call by `deadline`, trying again as the retry policy of `method` says, and passes the
+    /// [`TraceContext`](crate::TraceContext) on. One that changes something is to carry a `request_id`.
+    ///
+    /// ```no_run
+    /// # async fn example(client: hearth_proto::HearthClient) -> Result<(), hearth_proto::ApiError> {
+    /// let request = hearth_proto::v1::GetVmRequest { name: "vms/mine".to_owned() };
+    /// let vm = client.retrying("hearth.v1.VmService/GetVm", request, std::time::Duration::from_secs(10), |it| {
+    ///     let mut vms = client.vms.clone();
+    ///     async move { vms.get_vm(it).await }
+    /// });
+    /// println!("{}", vm.await?.uid);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The last try's.
+    ///
+    /// # Cancel safety
+    /// As for a single call.
+    pub async fn retrying<Q: Clone, A, F>(
+        &self,
+        method: &str,
+        request: Q,
+        deadline: Duration,
+        call: impl FnMut(Request<Q>) -> F,
+    ) -> Result<A, ApiError>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        retry::call(method, request, deadline, call).await
     }
 
     /// Gives `vm` back, and no other VM that may bear its name by now. A second call is OK.

@@ -13,13 +13,20 @@
 pub mod client;
 pub mod convert;
 pub mod details;
+mod leased;
 pub mod names;
+mod reason;
 mod redact;
+pub mod retry;
+mod trace;
 pub mod transport;
 
 pub use client::{ClientOptions, HearthClient};
 pub use details::StatusDetails;
 pub use hearth::v1;
+pub use leased::LeasedVm;
+pub use reason::{ApiError, Reason};
+pub use trace::TraceContext;
 pub use transport::{Credentials, Transport};
 
 /// The encoded `google.protobuf.FileDescriptorSet` of this API and all that it imports, for reflection.

@@ -107,7 +107,12 @@ fn code_name(code: Code) -> String {
 fn every_reason_of_the_table_is_somewhere_in_the_code_and_stands_once() {
     let source = include_str!("status.rs");
     let mut names = BTreeSet::new();
+    for name in hearth_proto::Reason::KNOWN {
+        assert!(REASONS.iter().any(|it| it.name == *name), "the client knows {name}");
+    }
     for reason in REASONS {
+        let known = hearth_proto::Reason::KNOWN;
+        assert!(known.contains(&reason.name), "the client does not know {}", reason.name);
         assert!(names.insert(reason.name), "{} stands twice", reason.name);
         assert!(!reason.when.is_empty() && !reason.then.is_empty(), "{}", reason.name);
         let of_kinds = ["_NOT_FOUND", "_ALREADY_EXISTS", "_IN_USE"];

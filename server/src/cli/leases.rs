@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use hearth_proto::convert::duration_to_wire;
-use hearth_proto::v1;
 use hearth_proto::v1::acquire_vm_request::Expiration;
 use hearth_proto::v1::acquire_vm_response::Source;
+use hearth_proto::{LeasedVm, v1};
 use hearth_providers::env::{Env as _, SystemEnv};
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::context::{Context, new_request_id};
 use super::error::{Error, Result};
-use super::output::{Format, Show, facts, print_as, print_json, print_one, write_out};
+use super::output::{Format, Show, facts, note, print_as, print_json, print_one, write_out};
 use super::text::{parse_duration, parse_label, qualify, until, wire_milliseconds};
 use super::view::{Span, Vm, value_name};
 
@@ -67,6 +68,10 @@ pub(crate) struct Acquire {
     /// Check the request and take nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Keep it: renew its lease until this command is interrupted, and release it then. Tries again when the
+    /// server says that it helps.
+    #[arg(long, conflicts_with = "dry_run")]
+    hold: bool,
 }
 
 /// An acquired VM, as it is shown.
@@ -119,7 +124,14 @@ impl Acquire {
             validate_only: self.dry_run,
             ..v1::AcquireVmRequest::default()
         };
-        let answer = context.client.acquire(request, context.timeout).await.map_err(|status| {
+        let (answer, held) = match self.hold {
+            false => (context.client.acquire(request, context.timeout).await, None),
+            true => match context.client.lease(request, context.timeout).await {
+                Ok(held) => (Ok(held.acquired().clone()), Some(held)),
+                Err(error) => (Err(error.status), None),
+            },
+        };
+        let answer = answer.map_err(|status| {
             let nothing_taken = hearth_proto::StatusDetails::of(&status).allocated == Some(false);
             let error = Error::from(status);
             match nothing_taken || error.exit_code() == 2 {
@@ -140,11 +152,29 @@ impl Acquire {
             timing: answer.timing.unwrap_or_default().into(),
         };
         match context.format {
-            Format::Json => print_json(&acquired),
-            Format::Name => print_one(Format::Name, &acquired.vm),
-            Format::Table => write_out(acquired.to_text().as_bytes()),
+            Format::Json => print_json(&acquired)?,
+            Format::Name => print_one(Format::Name, &acquired.vm)?,
+            Format::Table => write_out(acquired.to_text().as_bytes())?,
+        }
+        match held {
+            Some(held) => hold(held).await,
+            None => Ok(()),
         }
     }
+}
+
+/// Keeps a VM until this command is told to end, or the lease is lost.
+async fn hold(held: LeasedVm) -> Result<()> {
+    let cannot = |error| Error::Failed(format!("signals cannot be waited for: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    note("its lease is renewed until this is interrupted");
+    tokio::select! {
+        lost = held.lost() => return Err(Error::from(lost.status)),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    held.release().await.map_err(|error| Error::from(error.status))
 }
 
 impl Acquired {

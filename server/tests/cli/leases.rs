@@ -111,3 +111,25 @@ fn a_vm_is_frozen_and_resumed() {
     assert_eq!(server.error(3, &["resume", "nobody"])["reason"], "ARTIFACT_NOT_FOUND");
     assert_eq!(server.error(3, &["freeze", "nobody"])["reason"], "VM_NOT_FOUND");
 }
+
+#[test]
+fn a_held_vm_is_kept_until_its_holder_is_interrupted() {
+    use std::io::{BufRead as _, BufReader};
+
+    let server = Server::start(1);
+    let mut command = server.command(&["acquire", "--name", "mine", "--ttl", "1s", "--hold"]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().ends_with("vms/mine"));
+    let ends = || server.json(&["vms", "get", "mine"])["lease"]["expire_time"].to_string();
+    let first = ends();
+    // Renewed, it outlives what it was granted.
+    while ends() <= first {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(server.error(3, &["vms", "get", "mine"])["reason"], "VM_NOT_FOUND");
+}

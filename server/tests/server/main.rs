@@ -10,6 +10,7 @@ mod connects;
 mod contract;
 mod generations;
 mod health;
+mod leased;
 mod leavers;
 mod life;
 mod lists;
