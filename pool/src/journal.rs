@@ -76,6 +76,8 @@ impl Control {
 
 /// What the keys of operations begin with, which are not fsynced.
 const OPERATION: &str = "operation/";
+/// What the keys of answers begin with, which are not fsynced either.
+const REPLY: &str = "reply/";
 
 /// The journal of one hearth.
 pub struct Journal {
@@ -343,6 +345,32 @@ impl Journal {
     /// `Storage` when a record cannot be read; it is named.
     pub fn operations<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
         self.read_prefix(OPERATION)
+    }
+
+    /// Writes what a call was answered. Blocks as [`Self::write_lease`].
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub fn write_reply<T: Serialize>(&self, call: &str, value: &T) -> Result<()> {
+        let (key, text) = (format!("{REPLY}{call}"), encode(value)?);
+        self.write(|store| store.control.insert(&*key, &*text))
+    }
+
+    /// Forgets what a call was answered. Blocks as [`Self::write_lease`].
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub fn forget_reply(&self, call: &str) -> Result<()> {
+        let key = format!("{REPLY}{call}");
+        self.write(|store| store.control.remove(&*key))
+    }
+
+    /// What every call was answered. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Storage` when a record cannot be read; it is named.
+    pub fn replies<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
+        self.read_prefix(REPLY)
     }
 
     fn read<T>(&self, read: impl FnOnce(&Store) -> Result<T>) -> Result<T> {

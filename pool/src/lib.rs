@@ -38,6 +38,7 @@ pub mod pool;
 mod recovery;
 mod refill;
 mod release;
+pub mod replies;
 pub mod requests;
 pub mod resolve;
 mod restore;

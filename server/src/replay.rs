@@ -1,17 +1,23 @@
 //! Retries of calls that change something: the same `request_id` with the same request gets
 //! the same answer, and a duplicate joins the call under way.
 //!
-//! Acquires and creates are the pool's to remember, in its journal; all others are remembered
-//! here, in memory, for an hour and up to a bound. A call that failed is forgotten. The work of
-//! a call goes on when its caller leaves, so that a retry finds it done.
+//! Acquires and creates are the pool's to remember; all others are remembered here, for an hour and up to a
+//! bound, and kept in the journal, so that a retry after a crash is answered, too. A call that failed is
+//! forgotten. The work of a call goes on when its caller leaves, so that a retry finds it done.
+//!
+//! An answer is kept before it is given. A crash between the work and that leaves the retry to do it again,
+//! which finds it done.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hearth_pool::error::Error;
-use hearth_pool::ids::{RequestId, Tenant};
+use hearth_pool::ids::RequestId;
+use hearth_pool::manager::Manager;
+use hearth_pool::replies::Reply;
 use hearth_pool::requests::{Fingerprint, REMEMBERED_FOR};
 use hearth_pool::tasks::TaskGroup;
 use hearth_proto::v1;
@@ -22,6 +28,7 @@ use prost::Message;
 use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status};
 
+use crate::auth::Caller;
 use crate::call::Call;
 use crate::check::Fields;
 use crate::status::Refusal;
@@ -83,11 +90,48 @@ mutations! {
     SetLogLevelRequest |it| &it.level;
 }
 
+/// Where answers outlive the process.
+pub(crate) trait Keep: Send + Sync {
+    /// Keeps one.
+    fn keep(&self, reply: &Reply);
+
+    /// Forgets one.
+    fn forget(&self, key: &str);
+
+    /// All that are kept.
+    fn kept(&self) -> Vec<Reply>;
+}
+
+impl Keep for Manager {
+    fn keep(&self, reply: &Reply) {
+        if let Err(error) = self.keep_reply(reply) {
+            tracing::warn!(%error, "an answer is not kept: after a crash its retry is a new call");
+        }
+    }
+
+    fn forget(&self, key: &str) {
+        if let Err(error) = self.forget_reply(key) {
+            tracing::debug!(%error, "an answer could not be forgotten");
+        }
+    }
+
+    fn kept(&self) -> Vec<Reply> {
+        self.replies().unwrap_or_else(|error| {
+            tracing::warn!(%error, "kept answers cannot be read: retries are new calls");
+            Vec::new()
+        })
+    }
+}
+
+/// The most answers that are kept over a restart.
+const MAX_KEPT: usize = 100_000;
+
 /// Every call remembered.
 pub(crate) struct Replays {
     env: Arc<dyn Env>,
     tasks: TaskGroup,
     capacity: usize,
+    keep: Arc<dyn Keep>,
     log: Mutex<Log>,
 }
 
@@ -95,15 +139,22 @@ pub(crate) struct Replays {
 struct Log {
     known: HashMap<Key, Known>,
     oldest_first: VecDeque<(Duration, Key)>,
+    /// What a former life kept was taken up.
+    has_looked: bool,
 }
 
+/// Who made the call, of which method, with which request id: as text, for it is written down.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    tenant: Tenant,
-    /// An operator's answers are not its tenant's to see.
-    sees_all: bool,
-    method: &'static str,
-    request_id: RequestId,
+struct Key(Arc<str>);
+
+impl Key {
+    fn new(caller: &Caller, method: &str, request_id: &RequestId) -> Self {
+        // An operator's answers are not its tenant's to see. The tenant's name comes last: it may have
+        // anything in it.
+        let sees = if caller.scope().is_none() { "all" } else { "own" };
+        let (id, tenant) = (request_id.as_str(), caller.tenant.as_str());
+        Self(format!("{method}/{id}/{sees}/{tenant}").into())
+    }
 }
 
 enum Known {
@@ -136,8 +187,13 @@ impl std::fmt::Debug for Replays {
 
 impl Replays {
     /// Remembers at most `capacity` calls; their work belongs to `tasks`.
-    pub(crate) fn new(env: Arc<dyn Env>, tasks: TaskGroup, capacity: usize) -> Arc<Self> {
-        Arc::new(Self { env, tasks, capacity, log: Mutex::default() })
+    pub(crate) fn new(
+        env: Arc<dyn Env>,
+        tasks: TaskGroup,
+        capacity: usize,
+        keep: Arc<dyn Keep>,
+    ) -> Arc<Self> {
+        Arc::new(Self { env, tasks, capacity, keep, log: Mutex::default() })
     }
 
     /// Answers `request` with what `handle` makes of it, once for each request id.
@@ -173,11 +229,10 @@ impl Replays {
         let pending = match request_id {
             None => None,
             Some(request_id) => {
-                let (tenant, sees_all) =
-                    (call.caller.tenant.clone(), call.caller.scope().is_none());
-                let key = Key { tenant, sees_all, method, request_id };
+                let key = Key::new(&call.caller, method, &request_id);
                 let bytes = Bytes::from(request.encode_to_vec());
-                match self.look_up(key, Fingerprint::default().part(&bytes).finish()).await? {
+                let fingerprint = Fingerprint::default().part(&bytes).finish();
+                match self.look_up(key, request_id, fingerprint).await? {
                     Ok(pending) => Some(pending),
                     Err(answer) => {
                         let decoded = A::decode(answer);
@@ -205,6 +260,7 @@ impl Replays {
     async fn look_up(
         self: &Arc<Self>,
         key: Key,
+        request_id: RequestId,
         fingerprint: u64,
     ) -> Result<Result<Pending, Bytes>, Error> {
         loop {
@@ -215,7 +271,7 @@ impl Replays {
                 Begin::Done(answer) => return Ok(Err(answer)),
                 Begin::Reused => {
                     return Err(Error::RequestIdReused {
-                        request_id: key.request_id.as_str().to_owned(),
+                        request_id: request_id.as_str().to_owned(),
                     });
                 }
                 Begin::Full => return Err(Error::RequestLogFull),
@@ -225,7 +281,10 @@ impl Replays {
 
     fn begin(self: &Arc<Self>, key: Key, fingerprint: u64) -> Begin {
         let mut log = self.log.lock();
-        log.forget_old(self.env.boot_time(), self.capacity);
+        if !std::mem::replace(&mut log.has_looked, true) {
+            self.take_up(&mut log);
+        }
+        log.forget_old(self.env.boot_time(), self.capacity, &*self.keep);
         match log.known.get(&key) {
             Some(
                 Known::UnderWay { fingerprint: other, .. } | Known::Done { fingerprint: other, .. },
@@ -243,14 +302,53 @@ impl Replays {
     }
 }
 
+impl Replays {
+    /// Takes up what a former life kept. Its times are of the wall clock, which two lives share.
+    fn take_up(&self, log: &mut Log) {
+        let (boot, now) = (self.env.boot_time(), self.env.now());
+        let mut kept = self.keep.kept();
+        kept.sort_by_key(|reply| reply.time);
+        for reply in kept {
+            let age = now.duration_since(reply.time).unwrap_or_default();
+            let answer = from_hex(&reply.answer).filter(|_| age < REMEMBERED_FOR);
+            let Some(answer) = answer else {
+                self.keep.forget(&reply.key);
+                continue;
+            };
+            let key = Key(reply.key.into());
+            let known = Known::Done { fingerprint: reply.fingerprint, answer };
+            log.known.insert(key.clone(), known);
+            log.oldest_first.push_back((boot.saturating_sub(age), key));
+        }
+    }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn from_hex(text: &str) -> Option<Bytes> {
+    let digits = text.as_bytes().chunks_exact(2);
+    let is_whole = digits.remainder().is_empty();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes = digits.map(byte).collect::<Option<Vec<_>>>()?;
+    is_whole.then(|| bytes.into())
+}
+
 impl Log {
     /// Forgets what is older than it must be, and the oldest where there is no more room.
-    fn forget_old(&mut self, now: Duration, capacity: usize) {
+    fn forget_old(&mut self, now: Duration, capacity: usize, keep: &dyn Keep) {
         while let Some((since, _)) = self.oldest_first.front()
             && (*since + REMEMBERED_FOR <= now || self.known.len() >= capacity)
             && let Some((_, key)) = self.oldest_first.pop_front()
         {
             self.known.remove(&key);
+            keep.forget(&key.0);
         }
     }
 }
@@ -261,6 +359,15 @@ impl Pending {
             return;
         }
         self.is_done = true;
+        let replays = &self.replays;
+        if replays.log.lock().oldest_first.len() < MAX_KEPT {
+            replays.keep.keep(&Reply {
+                key: self.key.0.to_string(),
+                fingerprint: self.fingerprint,
+                answer: to_hex(&answer),
+                time: replays.env.now(),
+            });
+        }
         let known = Known::Done { fingerprint: self.fingerprint, answer };
         let mut log = self.replays.log.lock();
         log.known.insert(self.key.clone(), known);
@@ -288,8 +395,30 @@ mod tests {
 
     fn replays(capacity: usize) -> (Arc<Replays>, Arc<SeededEnv>) {
         let env = Arc::new(SeededEnv::new(1));
-        let clock = Arc::clone(&env);
-        (Replays::new(clock, TaskGroup::new(), capacity), env)
+        (in_life(&env, capacity, Arc::<Kept>::default()), env)
+    }
+
+    fn in_life(env: &Arc<SeededEnv>, capacity: usize, kept: Arc<Kept>) -> Arc<Replays> {
+        let clock = Arc::clone(env);
+        Replays::new(clock, TaskGroup::new(), capacity, kept)
+    }
+
+    /// A journal that is only remembered.
+    #[derive(Default)]
+    struct Kept(Mutex<HashMap<String, Reply>>);
+
+    impl Keep for Kept {
+        fn keep(&self, reply: &Reply) {
+            self.0.lock().insert(reply.key.clone(), reply.clone());
+        }
+
+        fn forget(&self, key: &str) {
+            self.0.lock().remove(key);
+        }
+
+        fn kept(&self) -> Vec<Reply> {
+            self.0.lock().values().cloned().collect()
+        }
     }
 
     fn stop(name: &str, request_id: &str) -> Request<v1::StopVmRequest> {
@@ -336,6 +465,28 @@ mod tests {
             let answer = counted(&replays, &count, stop("vms/a", ""), false).await.unwrap();
             assert_eq!(answer.uid, expected);
         }
+    }
+
+    #[tokio::test]
+    async fn answers_outlive_the_process_for_as_long_as_they_are_remembered() {
+        let (env, kept, count) =
+            (Arc::new(SeededEnv::new(1)), Arc::<Kept>::default(), Arc::default());
+        let life = || in_life(&env, 10, Arc::clone(&kept));
+        counted(&life(), &count, stop("vms/a", ID), false).await.unwrap();
+        env.advance(REMEMBERED_FOR / 2);
+        assert_eq!(counted(&life(), &count, stop("vms/a", ID), false).await.unwrap().uid, "0");
+        let other = counted(&life(), &count, stop("vms/b", ID), false).await.unwrap_err();
+        assert_eq!(other.code(), tonic::Code::AlreadyExists);
+        env.advance(REMEMBERED_FOR / 2);
+        assert_eq!(counted(&life(), &count, stop("vms/a", ID), false).await.unwrap().uid, "1");
+        assert_eq!(kept.0.lock().len(), 1, "the older one was forgotten");
+    }
+
+    #[test]
+    fn bytes_come_back_from_their_digits() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(from_hex(&to_hex(&bytes)).unwrap(), bytes);
+        assert!(from_hex("0").is_none() && from_hex("0g").is_none());
     }
 
     #[tokio::test]

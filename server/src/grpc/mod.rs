@@ -91,7 +91,8 @@ impl Services {
         ending: CancellationToken,
     ) -> Self {
         let capacity = manager.limits().max_remembered_requests;
-        let replays = Replays::new(Arc::clone(&env), tasks.clone(), capacity);
+        let keep = Arc::clone(&manager);
+        let replays = Replays::new(Arc::clone(&env), tasks.clone(), capacity, keep);
         let start_time = env.now();
         let places = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let (consoles, watches) = (places(streams.max_consoles), places(streams.max_watches));

@@ -89,3 +89,25 @@ async fn a_release_is_known_by_its_request_id_too() {
     assert!(server.get("vms/two").await.is_ok());
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_retry_after_a_restart_gets_the_answer_of_the_call_before() {
+    let server = server().await;
+    let pool = |priority| v1::CreatePoolRequest {
+        pool_id: "kept".to_owned(),
+        pool: Some(v1::Pool {
+            template: "templates/default".to_owned(),
+            priority,
+            ..Default::default()
+        }),
+        request_id: ID.to_owned(),
+        ..Default::default()
+    };
+    let made = server.client.pools.clone().create_pool(pool(1)).await.unwrap().into_inner();
+    let server = server.restarted().await;
+    let again = server.client.pools.clone().create_pool(pool(1)).await.unwrap().into_inner();
+    assert_eq!(again.etag, made.etag, "it was not made a second time");
+    let reused = server.client.pools.clone().create_pool(pool(2)).await.unwrap_err();
+    assert_eq!(reason(&reused, Code::AlreadyExists), "REQUEST_ID_REUSED");
+    server.stop().await;
+}
