@@ -24,6 +24,7 @@ mod token;
 mod usage;
 mod view;
 mod vms;
+mod watch;
 
 use std::process::ExitCode;
 

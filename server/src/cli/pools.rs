@@ -14,6 +14,7 @@ use super::error::{Error, Result};
 use super::output::{Format, print_json, print_list, print_one, write_out};
 use super::text::{qualify, short_duration};
 use super::view::Pool;
+use super::watch;
 
 pub(crate) use settings::Settings;
 
@@ -33,6 +34,12 @@ enum Verb {
     List {
         /// Only those that match, as `template = templates/default`.
         #[arg(long, default_value = "")]
+        filter: String,
+    },
+    /// Tell of pools as they come, change and go, a line for each event, until interrupted.
+    Watch {
+        /// Only those that match, as `template = templates/default`.
+        #[arg(long, value_name = "EXPRESSION", default_value = "")]
         filter: String,
     },
     /// Show one pool.
@@ -116,6 +123,7 @@ impl Command {
         let pools = &mut context.client.pools;
         let pool = match self.verb.unwrap_or(Verb::List { filter: String::new() }) {
             Verb::List { filter } => return list(context, filter).await,
+            Verb::Watch { filter } => return watch::pools(context, &filter).await,
             Verb::Explain { name } => return scheduler::explain(context, &name).await,
             Verb::Resolve(resolve) => return resolve.run(context).await,
             Verb::Prewarm(prewarm) => return prewarm.run(context).await,

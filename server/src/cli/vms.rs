@@ -15,6 +15,7 @@ use super::leases::bare_vm_id;
 use super::output::{print_as, print_list, print_one, write_out};
 use super::text::{parse_label, printable, qualify};
 use super::view::{Snapshot, Vm};
+use super::watch;
 
 pub(crate) use create::snapshot_ref;
 
@@ -29,6 +30,12 @@ pub(crate) struct Command {
 enum Verb {
     /// List VMs, warm ones included (the default).
     List(List),
+    /// Tell of VMs as they come, change and go, a line for each event, until interrupted.
+    Watch {
+        /// Only those that match, as `state = RUNNING AND labels.team = "a b"`.
+        #[arg(long, value_name = "EXPRESSION", default_value = "")]
+        filter: String,
+    },
     /// Show one VM.
     Get {
         /// The VM.
@@ -154,6 +161,7 @@ impl Command {
         let vms = &mut context.client.vms;
         let vm = match self.verb.unwrap_or_else(|| Verb::List(List::default())) {
             Verb::List(list) => return list.run(context).await,
+            Verb::Watch { filter } => return watch::vms(context, &filter).await,
             Verb::Create(create) => return create.run(context).await,
             Verb::Snapshot(snapshot) => return snapshot.run(context).await,
             Verb::Console(console) => return console.run(context).await,

@@ -80,3 +80,21 @@ fn the_doctor_needs_no_server() {
     let report: serde_json::Value = serde_json::from_str(&ill.out).unwrap();
     assert_eq!(report["status"], "fail");
 }
+
+#[test]
+fn a_watch_is_a_line_of_json_for_each_event() {
+    use std::io::{BufRead as _, BufReader};
+
+    let server = Server::start(1);
+    for (arguments, what) in [(["vms", "watch"], "vm"), (["pools", "watch"], "pool")] {
+        let mut command = server.command(&[&arguments[..], &["--output", "json"]].concat());
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        let event: serde_json::Value = serde_json::from_str(&first).unwrap();
+        assert_eq!(event["type"], "ADDED", "{first}");
+        assert!(event[what]["name"].as_str().unwrap().starts_with(&format!("{what}s/")), "{first}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
