@@ -215,7 +215,13 @@ where
         let known = self.methods.by_path.get(path).unwrap_or(&self.methods.unknown);
         let mut end = End::of(Arc::clone(&known.metrics));
         let id = CallId::next();
-        let span = tracing::debug_span!("call", %id, path);
+        let span = tracing::debug_span!("call", %id, path, trace = tracing::field::Empty);
+        // What the caller says that the call is part of.
+        if !span.is_disabled()
+            && let Some(parent) = request.headers().get("traceparent")
+        {
+            span.record("trace", parent.to_str().unwrap_or_default());
+        }
         let is_acquire = path == ACQUIRE;
         request.extensions_mut().insert(id);
         end.record = self.record(known, id, &mut request);

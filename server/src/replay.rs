@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -132,6 +132,9 @@ pub(crate) struct Replays {
     tasks: TaskGroup,
     capacity: usize,
     keep: Arc<dyn Keep>,
+    /// What a former life kept was taken up.
+    taken_up: OnceLock<()>,
+    /// Held for nothing else, and never over what is kept.
     log: Mutex<Log>,
 }
 
@@ -139,8 +142,6 @@ pub(crate) struct Replays {
 struct Log {
     known: HashMap<Key, Known>,
     oldest_first: VecDeque<(Duration, Key)>,
-    /// What a former life kept was taken up.
-    has_looked: bool,
 }
 
 /// Who made the call, of which method, with which request id: as text, for it is written down.
@@ -193,7 +194,8 @@ impl Replays {
         capacity: usize,
         keep: Arc<dyn Keep>,
     ) -> Arc<Self> {
-        Arc::new(Self { env, tasks, capacity, keep, log: Mutex::default() })
+        let (taken_up, log) = (OnceLock::new(), Mutex::default());
+        Arc::new(Self { env, tasks, capacity, keep, taken_up, log })
     }
 
     /// Answers `request` with what `handle` makes of it, once for each request id.
@@ -280,11 +282,16 @@ impl Replays {
     }
 
     fn begin(self: &Arc<Self>, key: Key, fingerprint: u64) -> Begin {
+        self.taken_up.get_or_init(|| self.take_up());
         let mut log = self.log.lock();
-        if !std::mem::replace(&mut log.has_looked, true) {
-            self.take_up(&mut log);
-        }
-        log.forget_old(self.env.boot_time(), self.capacity, &*self.keep);
+        let forgotten = log.forget_old(self.env.boot_time(), self.capacity);
+        let begun = self.begin_in(&mut log, key, fingerprint);
+        drop(log);
+        forgotten.iter().for_each(|key| self.keep.forget(&key.0));
+        begun
+    }
+
+    fn begin_in(self: &Arc<Self>, log: &mut Log, key: Key, fingerprint: u64) -> Begin {
         match log.known.get(&key) {
             Some(
                 Known::UnderWay { fingerprint: other, .. } | Known::Done { fingerprint: other, .. },
@@ -304,21 +311,22 @@ impl Replays {
 
 impl Replays {
     /// Takes up what a former life kept. Its times are of the wall clock, which two lives share.
-    fn take_up(&self, log: &mut Log) {
+    fn take_up(&self) {
         let (boot, now) = (self.env.boot_time(), self.env.now());
         let mut kept = self.keep.kept();
         kept.sort_by_key(|reply| reply.time);
-        for reply in kept {
-            let age = now.duration_since(reply.time).unwrap_or_default();
-            let answer = from_hex(&reply.answer).filter(|_| age < REMEMBERED_FOR);
-            let Some(answer) = answer else {
-                self.keep.forget(&reply.key);
-                continue;
-            };
+        let age = |reply: &Reply| now.duration_since(reply.time).unwrap_or_default();
+        let (young, old): (Vec<_>, Vec<_>) =
+            kept.into_iter().partition(|reply| age(reply) < REMEMBERED_FOR);
+        old.iter().for_each(|reply| self.keep.forget(&reply.key));
+        let mut log = self.log.lock();
+        for reply in young {
+            let since = boot.saturating_sub(age(&reply));
+            let Some(answer) = from_hex(&reply.answer) else { continue };
             let key = Key(reply.key.into());
             let known = Known::Done { fingerprint: reply.fingerprint, answer };
             log.known.insert(key.clone(), known);
-            log.oldest_first.push_back((boot.saturating_sub(age), key));
+            log.oldest_first.push_back((since, key));
         }
     }
 }
@@ -341,15 +349,17 @@ fn from_hex(text: &str) -> Option<Bytes> {
 }
 
 impl Log {
-    /// Forgets what is older than it must be, and the oldest where there is no more room.
-    fn forget_old(&mut self, now: Duration, capacity: usize, keep: &dyn Keep) {
+    /// Forgets what is older than it must be, and the oldest where there is no more room; answers what.
+    fn forget_old(&mut self, now: Duration, capacity: usize) -> Vec<Key> {
+        let mut forgotten = Vec::new();
         while let Some((since, _)) = self.oldest_first.front()
             && (*since + REMEMBERED_FOR <= now || self.known.len() >= capacity)
             && let Some((_, key)) = self.oldest_first.pop_front()
         {
             self.known.remove(&key);
-            keep.forget(&key.0);
+            forgotten.push(key);
         }
+        forgotten
     }
 }
 
@@ -360,7 +370,8 @@ impl Pending {
         }
         self.is_done = true;
         let replays = &self.replays;
-        if replays.log.lock().oldest_first.len() < MAX_KEPT {
+        let kept = replays.log.lock().oldest_first.len();
+        if kept < MAX_KEPT {
             replays.keep.keep(&Reply {
                 key: self.key.0.to_string(),
                 fingerprint: self.fingerprint,
