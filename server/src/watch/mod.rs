@@ -1,7 +1,7 @@
 //! Watches: what is there, and then what becomes of it.
 //!
 //! One [`Hub`] for each kind of resource looks at what has changed, as the pool notes it, and keeps
-//! the last changes in a [`Feed`]; every watch reads that at its own pace, from a place of its own.
+//! the last changes in a feed ([`feed`]); every watch reads that at its own pace, from a place of its own.
 //! So a watch costs what it reads and nothing that waits for it, and one whose place the feed no
 //! longer has is cut off. Nothing is looked at, and nothing kept, while nobody watches.
 //!
