@@ -109,6 +109,11 @@ impl Shares {
         Self { budget, books: Arc::default() }
     }
 
+    /// There is no budget: every pool may have what it wants.
+    pub const fn is_unbounded(&self) -> bool {
+        self.budget.is_unbounded()
+    }
+
     /// Notes what `pool` needs; answers how many VMs it may have beside those of tenants. `bell` is
     /// rung when that changes by what others need.
     pub fn settle(&self, pool: &PoolId, need: Need, bell: &Arc<Notify>) -> usize {

@@ -35,8 +35,9 @@ struct Gathered {
 
 impl Gathered {
     /// Whether the refill of `pool` waits once more, as nobody suffers from it: its restores are so quick
-    /// that beginning one costs as much as a claim, nobody waits, at least half is warm, and later, while
-    /// claims go on to come, what is left lasts for longer than all that is missing takes to restore.
+    /// that beginning one costs as much as a claim, nobody waits, no new generation rolls in, the node has
+    /// no budget that other pools may wait for, at least half is warm, and later, while claims go on to
+    /// come, what is left lasts for longer than all that is missing takes to restore.
     fn goes_on(&mut self, pool: &Pool) -> bool {
         let claims = pool.misses().claims_and_misses().0;
         let claimed = claims.saturating_sub(std::mem::replace(&mut self.claims, claims));
@@ -44,7 +45,7 @@ impl Gathered {
         let Some(restore_time) = pool.restore_time().filter(|it| *it < NOISE) else { return false };
         let (warm, target) = {
             let ledger = pool.ledger.lock();
-            if ledger.waiting() > 0 {
+            if ledger.waiting() > 0 || ledger.is_rolling() || !pool.shared.shares.is_unbounded() {
                 return false;
             }
             (ledger.warm(), ledger.bounds().target)

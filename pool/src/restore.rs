@@ -207,6 +207,10 @@ impl Row {
         if manager.phase() != Phase::Serving || pool.stop.is_cancelled() {
             return false;
         }
+        // What tenants have got meanwhile counts: only the driver knows how much is left of a budget.
+        if !pool.shared.shares.is_unbounded() {
+            return false;
+        }
         let now = manager.env.boot_time();
         let mut ledger = pool.ledger.lock();
         if ledger.permits(now) == 0 || !pool.restores_from(&self.template) {

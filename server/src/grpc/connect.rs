@@ -46,6 +46,7 @@ impl Services {
     ) -> Result<BoxStream<v1::ConnectVmResponse>, Refusal> {
         let place = place(&self.guests, "connections to guests")?;
         let open = opening(&mut sent).await?;
+        call.is_about(&open.name, &open.uid, "");
         let mut fields = Fields::default();
         let vm_id = fields.vm("open.name", &open.name);
         let uid = fields.uid("open.uid", &open.uid);

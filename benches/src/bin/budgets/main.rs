@@ -32,10 +32,6 @@ use hearth_benches::load::stamp::Stamp;
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// As the server has it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[derive(Debug, Parser)]
 #[command(name = "budgets", version, about = "Measure the budgets of docs/performance.md")]
 struct Arguments {

@@ -32,11 +32,17 @@ async fn it_says_who_acquired_released_froze_and_managed_what() {
     stranger.acquire(request, patience).await.unwrap_err();
     let taken = alice.acquire(named("mine"), patience).await.unwrap_err();
     assert_eq!(taken.code(), tonic::Code::AlreadyExists);
-    alice.release(&vm).await.unwrap();
     let (frozen, artifact, _) = make_artifact(&alice).await;
     let from = Some(v1::resume_vm_request::Source::Artifact(artifact.name.clone()));
     let request = v1::ResumeVmRequest { source: from, ..Default::default() };
     let resumed = alice.vms.clone().resume_vm(request).await.unwrap().into_inner();
+    let open = v1::connect_vm_request::Open { name: vm.name.clone(), ..Default::default() };
+    let opened =
+        v1::ConnectVmRequest { message: Some(v1::connect_vm_request::Message::Open(open)) };
+    let guest = alice.vms.clone().connect_vm(tokio_stream::iter([opened])).await.unwrap();
+    let mut guest = guest.into_inner();
+    while guest.message().await.is_ok_and(|message| message.is_some()) {}
+    alice.release(&vm).await.unwrap();
     let request = v1::ReadConsoleRequest { name: frozen.name.clone(), ..Default::default() };
     let mut console = alice.vms.clone().read_console(request).await.unwrap().into_inner();
     while console.message().await.is_ok_and(|message| message.is_some()) {}
@@ -63,6 +69,9 @@ async fn it_says_who_acquired_released_froze_and_managed_what() {
     assert_eq!(seen("/ReleaseVm"), [["alice", "alice", "vms/mine", "", "OK"]]);
     assert_eq!(seen("/FreezeVm"), [["alice", "alice", frozen.name.as_str(), "", "OK"]]);
     assert_eq!(seen("/ResumeVm"), [["alice", "alice", resumed.name.as_str(), "", "OK"]]);
+    let connected = seen("/ConnectVm");
+    assert_eq!(connected[0], ["alice", "alice", "vms/mine", "", "OPEN"]);
+    assert_eq!(connected.len(), 2, "it began and ended: {connected:?}");
     let console = seen("/ReadConsole");
     assert_eq!(console[0][..3], ["alice", "alice", frozen.name.as_str()], "{console:?}");
     assert_eq!(seen("/Drain"), [["alice", "alice", "", "", "PermissionDenied"]]);

@@ -6,4 +6,5 @@ mod foreign;
 mod matrix;
 mod rates;
 mod site;
+mod streams;
 mod wire;
