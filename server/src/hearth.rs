@@ -13,7 +13,7 @@ use hearth_pool::tenants::Tenants;
 use hearth_providers::directory::Paths;
 use hearth_providers::env::{Env, SystemEnv};
 use hearth_providers::{VmRuntimeError, VmSpec};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 
@@ -124,8 +124,8 @@ impl Hearth {
         let paths = Paths { state, runtime: runtime.clone() };
         let providers = backends::open(&config, &paths, journal.state_uuid(), &env)
             .map_err(|(name, source)| StartError::Provider { name, source })?;
-        let (port, grpc) = bind(config.listen).await?;
-        let (admin_listener, admin) = bind(config.admin).await?;
+        let (port, grpc) = bind(config.listen)?;
+        let (admin_listener, admin) = bind(config.admin)?;
         let socket = config.socket.as_deref().map(|path| {
             let failed = |source| StartError::Socket { path: path.to_owned(), source };
             listen::socket::bind(path).map_err(failed)
@@ -279,9 +279,20 @@ fn make_private(path: &std::path::Path) -> Result<(), StartError> {
     dirs::make_private(path).map_err(failed)
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+/// Connections that the kernel holds until they are taken. When all clients come at once, after a
+/// restart, one beyond these believes that it is connected, and nobody knows of it.
+const BACKLOG: u32 = 4096;
+
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let open = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A port that an earlier life has just left is free.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let listener = open().map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }
