@@ -95,14 +95,15 @@ impl Caller {
         Self::with_role(tenant, Role::Operator)
     }
 
-    /// One that uses what is `tenant`'s, and every pool.
+    /// One that uses what is `tenant`'s, every pool, and the names of the host: whoever has a server in
+    /// it, and lets others say them, refuses them itself.
     pub fn tenant(tenant: Tenant) -> Self {
         Self::with_role(tenant, Role::Tenant)
     }
 
     fn with_role(tenant: Tenant, role: Role) -> Self {
         let (name, roles) = (Arc::from(tenant.as_str()), Roles::of(&[role]));
-        let grants = Arc::new(Grants { all_pools: true, ..Grants::default() });
+        let grants = Arc::new(Grants { all_pools: true, host_names: true, ..Grants::default() });
         let calls = Arc::default();
         Self::known(Arc::new(Identity { name, tenant, roles, grants, calls }))
     }
