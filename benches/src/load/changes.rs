@@ -133,6 +133,11 @@ fn of_runs(before: &Report, after: &Report) -> Vec<Option<Row>> {
             rows.push(shown(&format!("{source} {quantile}, us"), was, is));
         }
     }
+    if let (Some(was), Some(is)) = (&before.asked, &after.asked) {
+        for (quantile, of) in QUANTILES {
+            rows.push(shown(&format!("guest's first answer {quantile}, us"), of(was), of(is)));
+        }
+    }
     rows
 }
 

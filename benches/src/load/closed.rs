@@ -117,7 +117,8 @@ async fn work<T: Target>(target: T, shared: Arc<Shared>) -> Held {
         }
         if let Some(given) = answer.held {
             let how = (closed.holding, &closed.streams);
-            held.take(&target, number, given, how, &shared.let_go);
+            let call = (number, times.answered.saturating_sub(times.due));
+            held.take(&target, call, given, how, &shared.let_go);
         }
     }
     held

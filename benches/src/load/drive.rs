@@ -31,6 +31,17 @@ pub trait Target: Clone + Send + Sync + 'static {
     /// Gives back what a call was given; else says why it cannot be.
     fn give_back(&self, held: Self::Held) -> impl Future<Output = Result<(), String>> + Send;
 
+    /// Asks what the call with this number was given something, and waits for its answer; else says
+    /// why there is none. `None` where nothing is to be asked.
+    fn ask(
+        &self,
+        number: u64,
+        held: &Self::Held,
+    ) -> impl Future<Output = Option<Result<(), String>>> + Send {
+        let _ = (number, held);
+        std::future::ready(None)
+    }
+
     /// Lets what a call was given be held for longer; else says why it cannot be.
     fn renew(&self, held: &Self::Held) -> impl Future<Output = Result<(), String>> + Send {
         let _ = held;
@@ -153,7 +164,8 @@ fn count<T: Target>(
     tally.answered(answer.verdict, times);
     tally.replayed += u64::from(answer.replayed);
     if let Some(given) = answer.held {
-        held.take(target, number, given, (limits.holding, &limits.streams), let_go);
+        let call = (number, times.answered.saturating_sub(times.due));
+        held.take(target, call, given, (limits.holding, &limits.streams), let_go);
     }
 }
 

@@ -23,6 +23,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::drive::{Answer, Target};
+use super::guest::Question;
 use super::tally::{Source, Verdict};
 
 /// How often to look what a pool does.
@@ -39,6 +40,8 @@ pub struct Wish {
     pub warm_only: bool,
     /// How long a call may take.
     pub deadline: Duration,
+    /// What each guest is asked; nothing, when absent.
+    pub question: Option<Question>,
 }
 
 /// Bytes of the encoded messages of one acquire.
@@ -66,6 +69,7 @@ pub struct HearthTarget {
     clients: Arc<[HearthClient]>,
     request: AcquireVmRequest,
     deadline: Duration,
+    question: Option<Question>,
 }
 
 impl HearthTarget {
@@ -81,7 +85,7 @@ impl HearthTarget {
             ..Default::default()
         };
         let clients = channels.into_iter().map(HearthClient::from_channel).collect();
-        Self { clients, request, deadline: wish.deadline }
+        Self { clients, request, deadline: wish.deadline, question: wish.question.clone() }
     }
 
     /// What the server says of itself.
@@ -194,6 +198,11 @@ impl Target for HearthTarget {
         }
     }
 
+    async fn ask(&self, number: u64, (_, vm): &Self::Held) -> Option<Result<(), String>> {
+        let question = self.question.as_ref()?;
+        Some(question.put(self.client(number), vm, number, self.deadline).await)
+    }
+
     async fn renew(&self, (number, vm): &Self::Held) -> Result<(), String> {
         let ttl = match &self.request.expiration {
             Some(Expiration::Ttl(ttl)) => Some(RenewedExpiration::Ttl(*ttl)),
@@ -260,6 +269,7 @@ mod tests {
             ttl: Duration::from_secs(60),
             warm_only: true,
             deadline: Duration::from_secs(1),
+            question: None,
         };
         let target = HearthTarget::new(vec![endpoint.connect_lazy()], &wish);
         let (one, other) = (target.request(), target.request());

@@ -1,4 +1,4 @@
-//! What becomes of what a call was given: it is held, perhaps renewed, and given back.
+//! What becomes of what a call was given: it is asked something, held, perhaps renewed, and given back.
 //!
 //! Invariant: everything that was given is given back, also when the run is over before the hold
 //! is. The calls that do it count as calls on their connection like any other.
@@ -64,6 +64,7 @@ struct Outcome {
 /// What became of one thing that was held.
 #[derive(Debug)]
 pub(super) struct Returned {
+    asked: Option<Outcome>,
     renewed: Option<Outcome>,
     returned: Outcome,
 }
@@ -73,11 +74,12 @@ pub(super) struct Returned {
 pub(super) struct Held(JoinSet<Returned>);
 
 impl Held {
-    /// Holds what the call with this number was given.
+    /// Holds what the call with this number was given, whose answer came `waited` after the call was
+    /// due.
     pub(super) fn take<T: Target>(
         &mut self,
         target: &T,
-        number: u64,
+        (number, waited): (u64, Duration),
         held: T::Held,
         (holding, streams): (Holding, &Streams),
         let_go: &CancellationToken,
@@ -85,6 +87,9 @@ impl Held {
         let (target, streams, let_go) = (target.clone(), streams.clone(), let_go.clone());
         self.0.spawn(async move {
             let begun = Instant::now();
+            // What it says is waited for on the call's account: it is part of being given something.
+            let asked = target.ask(number, &held).await;
+            let asked = asked.map(|result| Outcome { result, took: waited + begun.elapsed() });
             let mut renewed = None;
             // Whoever lets go in the first half has it given back as it is.
             if holding.renews(number)
@@ -97,7 +102,7 @@ impl Held {
                 let _ = tokio::time::timeout_at(begun + holding.hold, let_go.cancelled()).await;
             }
             let returned = timed(&streams, number, target.give_back(held)).await;
-            Returned { renewed, returned }
+            Returned { asked, renewed, returned }
         });
     }
 
@@ -123,6 +128,9 @@ impl Held {
 impl Returned {
     /// Counts it.
     pub(super) fn count(self, tally: &mut Tally) {
+        if let Some(Outcome { result, took }) = self.asked {
+            tally.asked(result, took);
+        }
         if let Some(Outcome { result, took }) = self.renewed {
             tally.renewed(result, took);
         }

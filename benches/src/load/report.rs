@@ -50,6 +50,9 @@ pub struct Settings {
     /// Most calls under way at once on each connection.
     #[serde(default)]
     pub streams_per_connection: Option<u32>,
+    /// What each guest was asked.
+    #[serde(default)]
+    pub ask: Option<String>,
 }
 
 /// What a run has shown.
@@ -91,6 +94,12 @@ pub struct Report {
     pub returned: Summary,
     /// What could not be given back, by reason.
     pub not_returned: BTreeMap<String, u64>,
+    /// How long guests took to answer, from when their calls were due.
+    #[serde(default)]
+    pub asked: Option<Summary>,
+    /// What gave no answer, by reason.
+    #[serde(default)]
+    pub not_answered: BTreeMap<String, u64>,
     /// How long it took to renew.
     #[serde(default)]
     pub renewed: Option<Summary>,
@@ -150,7 +159,12 @@ impl Report {
         if is_late || !is_closed {
             rows.push(("sent late by".to_owned(), tally.lag.clone()));
         }
-        for (name, latencies) in [("release", &tally.returned), ("renew", &tally.renewed)] {
+        let others = [
+            ("guest's first answer", &tally.asked),
+            ("release", &tally.returned),
+            ("renew", &tally.renewed),
+        ];
+        for (name, latencies) in others {
             if latencies.count() > 0 {
                 rows.push((name.to_owned(), latencies.clone()));
             }
@@ -186,6 +200,8 @@ impl Report {
             lag: tally.lag.summary(),
             returned: tally.returned.summary(),
             not_returned: tally.not_returned.clone(),
+            asked: (tally.asked.count() > 0).then(|| tally.asked.summary()),
+            not_answered: tally.not_answered.clone(),
             renewed: (tally.renewed.count() > 0).then(|| tally.renewed.summary()),
             not_renewed: tally.not_renewed.clone(),
             seconds: tally.seconds.clone(),
@@ -223,6 +239,9 @@ impl fmt::Display for Report {
         }
         if self.replayed > 0 {
             writeln!(out, "REPLAYED: {} answers were to other calls", self.replayed)?;
+        }
+        for (reason, count) in &self.not_answered {
+            writeln!(out, "no answer of the guest, {reason}: {count}")?;
         }
         for (reason, count) in &self.not_returned {
             writeln!(out, "not given back, {reason}: {count}")?;

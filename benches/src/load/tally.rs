@@ -114,6 +114,10 @@ pub struct Tally {
     pub returned: Latencies,
     /// What could not be given back, by reason.
     pub not_returned: BTreeMap<String, u64>,
+    /// How long guests took to answer, from when their calls were due.
+    pub asked: Latencies,
+    /// What gave no answer, by reason.
+    pub not_answered: BTreeMap<String, u64>,
     /// How long it took to renew.
     pub renewed: Latencies,
     /// What could not be renewed, by reason.
@@ -173,6 +177,14 @@ impl Tally {
         match result {
             Ok(()) => self.returned.record(took),
             Err(reason) => *entry(&mut self.not_returned, reason) += 1,
+        }
+    }
+
+    /// What was given has answered so long after its call was due, or not.
+    pub fn asked(&mut self, result: Result<(), String>, took: Duration) {
+        match result {
+            Ok(()) => self.asked.record(took),
+            Err(reason) => *entry(&mut self.not_answered, reason) += 1,
         }
     }
 

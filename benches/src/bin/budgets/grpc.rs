@@ -49,7 +49,7 @@ pub(crate) fn measure(extent: Extent) -> Result<Shown, Box<dyn Error>> {
     let against = |connections, warm_only| {
         runtime.block_on(async {
             let (pool, deadline) = ("default".to_owned(), Duration::from_secs(10));
-            let wish = Wish { pool, ttl: LONG, warm_only, deadline };
+            let wish = Wish { pool, ttl: LONG, warm_only, deadline, question: None };
             let target = HearthTarget::new(connect(&hearth.address, connections).await?, &wish);
             Versus::new(target, connect(&floor.address, connections).await?, wish.deadline).await
         })

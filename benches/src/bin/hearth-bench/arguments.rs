@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use hearth_benches::load::arrivals::Arrivals;
+use hearth_benches::load::guest::Question;
 use hearth_benches::load::hearth::Wish;
 use hearth_benches::load::holding::{Holding, Streams};
 use hearth_benches::load::plan::{Pace, Plan};
@@ -77,6 +78,15 @@ pub(crate) struct Load {
     #[arg(long, default_value_t = 0.0, value_parser = parse_share, value_name = "RATIO",
         requires = "hold")]
     renew: f64,
+    /// Ask each guest this over its channel, as a line, and time its answer. {} is the call's number.
+    #[arg(long, value_name = "LINE", conflicts_with = "cycle")]
+    ask: Option<String>,
+    /// With --ask: what the answer has in it, {} as there [default: anything is an answer].
+    #[arg(long, value_name = "TEXT", requires = "ask")]
+    answer: Option<String>,
+    /// With --ask: a port of the guest's vsock, in place of its channel.
+    #[arg(long, default_value_t = 0, value_name = "PORT", requires = "ask")]
+    guest_port: u32,
     /// Length of each lease: how long VMs outlive a generator that was killed.
     #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "DURATION")]
     ttl: Duration,
@@ -138,7 +148,12 @@ impl Load {
 
     pub(crate) fn wish(&self, pool: &str) -> Wish {
         let (ttl, deadline) = (self.ttl, self.deadline);
-        Wish { pool: pool.to_owned(), ttl, warm_only: self.warm_only, deadline }
+        let question = self.ask.clone().map(|ask| Question {
+            ask,
+            answer: self.answer.clone().unwrap_or_default(),
+            port: self.guest_port,
+        });
+        Wish { pool: pool.to_owned(), ttl, warm_only: self.warm_only, deadline, question }
     }
 
     pub(crate) fn settings(&self, target: String, duration: Duration) -> Settings {
@@ -170,6 +185,7 @@ impl Load {
             cycle: self.cycle,
             renew_ratio: self.renew,
             streams_per_connection: self.streams_per_connection,
+            ask: self.ask.clone(),
         }
     }
 }

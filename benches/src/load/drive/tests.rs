@@ -37,6 +37,12 @@ impl Target for Slow {
         Ok(())
     }
 
+    /// Every fourth is silent.
+    async fn ask(&self, number: u64, (): &()) -> Option<Result<(), String>> {
+        tokio::time::sleep(MS).await;
+        Some(if number.is_multiple_of(4) { Err("silent".to_owned()) } else { Ok(()) })
+    }
+
     async fn renew(&self, (): &()) -> Result<(), String> {
         tokio::time::sleep(3 * MS).await;
         Ok(())
@@ -127,6 +133,16 @@ async fn a_share_is_renewed_in_the_middle_of_its_hold_and_given_back_at_its_end(
     assert!(tally.renewed.max().unwrap() >= 3 * MS);
     assert_eq!((tally.returned.count(), target.held.load(Ordering::Relaxed)), (100, 0));
     assert!(target.most_held.load(Ordering::Relaxed) <= 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_is_waited_for_from_when_its_call_was_due_and_a_silent_one_is_given_back() {
+    let target = Slow::new(10 * MS, 0..0);
+    let tally = drive_each(target.clone(), 40, 5 * MS, wide()).await;
+    assert_eq!((tally.asked.count(), tally.not_answered["silent"]), (30, 10));
+    // Ten of the call, and one of the guest.
+    assert!(tally.asked.at(0.5).unwrap() >= 11 * MS, "{:?}", tally.asked.at(0.5));
+    assert_eq!((tally.returned.count(), target.held.load(Ordering::Relaxed)), (40, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,6 +55,8 @@ fn a_run_that_was_cut_is_judged_by_the_time_that_it_had() {
 fn a_closed_loop_is_judged_by_what_it_took_and_is_late_for_nothing() {
     let mut tally = tally();
     tally.renewed(Ok(()), Duration::from_millis(2));
+    tally.asked(Ok(()), Duration::from_millis(3));
+    tally.asked(Err("LEASE_NOT_HELD".to_owned()), Duration::from_millis(3));
     tally.renewed(Err("LEASE_NOT_HELD".to_owned()), Duration::from_millis(2));
     let settings = Settings { in_flight: Some(4), ..Settings::default() };
     let planned = Duration::from_secs(3600);
@@ -62,6 +64,8 @@ fn a_closed_loop_is_judged_by_what_it_took_and_is_late_for_nothing() {
     assert!((report.achieved_per_s - 998.0).abs() < 0.1, "{}", report.achieved_per_s);
     let text = report.to_string();
     assert!(!text.contains("sent late by") && !text.contains("from sent"), "{text}");
+    assert!(text.contains("no answer of the guest, LEASE_NOT_HELD: 1"), "{text}");
+    assert!(text.lines().any(|it| it.starts_with("guest's first answer ")), "{text}");
     assert!(text.contains("not renewed, LEASE_NOT_HELD: 1"), "{text}");
     assert!(text.lines().any(|it| it.starts_with("renew ")), "{text}");
 }
