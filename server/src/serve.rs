@@ -13,6 +13,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config, ProviderKind};
 pub use crate::hearth::{Hearth, StartError};
+use crate::notify;
+use crate::privileges;
 use crate::process;
 use crate::telemetry::{self, Levels, LogFormat};
 
@@ -85,6 +87,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     }
     warn_as_init();
     process::prepare();
+    warn_of_missing_privileges(&loaded.config);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("no threads: {error}"), FAILED),
@@ -127,11 +130,13 @@ async fn live(config: Config, levels: Levels, args: &ServeArgs) -> u8 {
         }
     };
     if code == 0 {
+        notify::tell(notify::READY);
         tokio::select! {
             () = signals.next() => tracing::info!("ending: no more acquires are taken"),
             () = hearth.has_failed() => code = FAILED,
         }
     }
+    notify::tell(notify::STOPPING);
     tokio::select! {
         () = hearth.end(args.stop_vms && code == 0) => {}
         () = signals.next() => {
@@ -185,6 +190,16 @@ fn warn_as_init() {
             "hearth is the first process of its PID namespace: VMs of this node end with it, \
              and cannot outlive an upgrade"
         );
+    }
+}
+
+/// A jail that cannot be made is noticed at the first VM; this says why before.
+fn warn_of_missing_privileges(config: &Config) {
+    if config.providers.values().all(|provider| provider.jailer.is_none()) {
+        return;
+    }
+    for need in privileges::missing_for_jailer() {
+        tracing::warn!(capability = need.name, "VMs cannot be jailed without it: {}", need.why);
     }
 }
 

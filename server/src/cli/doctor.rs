@@ -158,6 +158,7 @@ impl Doctor {
                 "say where: serve --state DIR",
             )),
         }
+        found.push(checks::privileges(self.jailer.is_some()));
         found.push(checks::open_files());
         found.push(checks::memory());
         found.push(checks::process());

@@ -41,6 +41,8 @@ pub(crate) struct Host {
     provider: &'static str,
     config: Option<PathBuf>,
     depth: usize,
+    /// Where the default template's guest lies.
+    guest: PathBuf,
     /// What becomes hearth, with its own arguments.
     program: Vec<OsString>,
 }
@@ -56,13 +58,29 @@ pub(crate) struct Hearth {
 impl Host {
     pub(crate) fn new(provider: &'static str) -> Answer<Self> {
         let program = vec![env!("CARGO_BIN_EXE_hearth").into()];
-        Ok(Self { dir: tempfile::tempdir()?, provider, config: None, depth: 4, program })
+        let (dir, guest) = (tempfile::tempdir()?, guest_dir());
+        Ok(Self { dir, provider, config: None, depth: 4, guest, program })
     }
 
     /// From now on another program is started, which becomes hearth.
     #[allow(dead_code, reason = "most test binaries have one hearth alone")]
     pub(crate) fn run_as(&mut self, program: Vec<OsString>) {
         self.program = program;
+    }
+
+    /// From now on the guest is a copy of it, in this directory of the host.
+    #[allow(dead_code, reason = "most test binaries have readers of every file")]
+    pub(crate) fn copy_guest(&mut self, to: &Path) -> Outcome {
+        std::fs::create_dir(to)?;
+        for file in std::fs::read_dir(&self.guest)? {
+            let file = file?;
+            // What the build of the guest keeps for itself lies in directories.
+            if file.file_type()?.is_file() {
+                std::fs::copy(file.path(), to.join(file.file_name()))?;
+            }
+        }
+        self.guest = to.to_owned();
+        Ok(())
     }
 
     /// One whose hearth has a configuration, made in a directory that it is given, and a default
@@ -78,7 +96,8 @@ impl Host {
         let config = dir.path().join("hearth.toml");
         std::fs::write(&config, format!("{text}\n[default_pool]\ndepth = {depth}\n"))?;
         let program = vec![env!("CARGO_BIN_EXE_hearth").into()];
-        Ok(Self { dir, provider, config: Some(config), depth, program })
+        let guest = guest_dir();
+        Ok(Self { dir, provider, config: Some(config), depth, guest, program })
     }
 
     /// Starts hearth and waits until it serves.
@@ -102,7 +121,7 @@ impl Host {
             .arg("--runtime")
             .arg(self.runtime())
             .arg("--guest")
-            .arg(guest_dir())
+            .arg(&self.guest)
             .args(self.config.iter().flat_map(|path| [Path::new("--config"), path]))
             .args(more)
             .env_remove("RUST_LOG")

@@ -9,6 +9,7 @@ mod hearth;
 mod orphans;
 mod restarts;
 mod scheduler;
+mod unprivileged;
 
 use std::process::ExitCode;
 
@@ -20,7 +21,8 @@ fn main() -> ExitCode {
     let required = std::env::var("HEARTH_REQUIRE").unwrap_or_default();
     let required = required.split(',').any(|host| host.trim() == "qemu");
     let long = budget::all().into_iter().filter(|_| budget::is_asked_for());
-    let ours = [cases::all(), orphans::all(), restarts::all(), scheduler::all()];
+    let ours =
+        [cases::all(), orphans::all(), restarts::all(), scheduler::all(), unprivileged::all()];
     let trials = ours.into_iter().flatten().chain(long).map(|case| {
         let run = move || run(case.run).map_err(|error| Failed::from(format!("{error:?}")));
         match &missing {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use hearth_server::config::dirs;
+use hearth_server::privileges;
 use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, getrlimit};
 
@@ -57,7 +58,8 @@ pub(super) fn cgroups(fact: &str) -> Check {
         none if none.starts_with("none") => Check::warn(
             "cgroups",
             format!("VMs get no cgroup of their own ({none})"),
-            "run as root; under systemd set KillMode=process, else stopping hearth ends its VMs",
+            "nothing, under systemd with KillMode=process, as in deploy/systemd; elsewhere run as root, else \
+             what ends hearth's cgroup ends its VMs",
         ),
         parent => Check::ok("cgroups", format!("VMs get theirs below {parent}")),
     }
@@ -149,6 +151,26 @@ pub(super) fn memory() -> Check {
             "smaller guests or fewer warm VMs: hearth pools update POOL --depth N",
         ),
         Some(kib) => Check::ok("memory", format!("{} MiB available", kib >> 10)),
+    }
+}
+
+/// Whether this user has the capabilities that VMs take (`jailed`: Firecrackers in jails), and no others.
+pub(super) fn privileges(jailed: bool) -> Check {
+    const NAME: &str = "privileges";
+    let missing = privileges::missing_for_jailer();
+    match (jailed, missing.as_slice(), privileges::is_privileged()) {
+        (true, [], _) => Check::ok(NAME, "all capabilities that jailing takes"),
+        (true, missing, _) => {
+            let each = missing.iter().map(|need| format!("{} ({})", need.name, need.why));
+            let message = format!("without {}", each.collect::<Vec<_>>().join(", "));
+            Check::fail(NAME, message, "grant them, as deploy/systemd/jailed-firecracker.conf does")
+        }
+        (false, _, true) => Check::warn(
+            NAME,
+            "this user has capabilities, as root has, and VMs of this kind take none",
+            "run hearth as a user of its own, as deploy/systemd/hearth.service does",
+        ),
+        (false, _, false) => Check::ok(NAME, "no capabilities, and none are needed"),
     }
 }
 
