@@ -16,7 +16,10 @@ use crate::jobs::Class;
 use crate::journal::Source;
 use crate::ledger::WarmVm;
 use crate::manager::Manager;
-use crate::metrics;
+use crate::metrics::{self, RestoreTiming};
+
+/// A VM that was made, since when it was there, and since when it was ready.
+type Made = (Uid, Instant, Instant);
 
 impl Manager {
     /// A restore for this caller alone, under its own name.
@@ -96,24 +99,26 @@ impl Manager {
                 reaper.retire(&provider, name.clone(), None);
             }
             made?;
+            let created = Instant::now();
             let probed = template.wait_restored(&*provider.runtime, &name, timeout);
-            let uid = probed.and_then(|()| {
-                let found = provider.runtime.get_vm(&name).map(|vm| vm.uid);
+            let made = probed.and_then(|()| {
+                let probed = Instant::now();
+                let found = provider.runtime.get_vm(&name).map(|vm| (vm.uid, created, probed));
                 found.ok_or(VmRuntimeError::NotFound { vm_id: name.clone() })
             });
-            uid.inspect_err(|_| reaper.retire(&provider, name, None))
+            made.inspect_err(|_| reaper.retire(&provider, name, None))
         };
         let (late_provider, late_name) = (Arc::clone(&pool.provider), vm_id.clone());
         let late_reaper = self.reaper.clone();
-        let late = move |made: Result<Uid, VmRuntimeError>| {
+        let late = move |made: Result<Made, VmRuntimeError>| {
             if made.is_ok() {
                 late_reaper.retire(&late_provider, late_name, None);
             }
         };
         let limit = self.limits.restore_timeout;
         let begun = Instant::now();
-        let uid = self.jobs.run(Class::Restore, "restore", limit, call, late).await;
-        let uid = uid.map_err(|source| {
+        let made = self.jobs.run(Class::Restore, "restore", limit, call, late).await;
+        let (uid, created, probed) = made.map_err(|source| {
             pool.metrics.restore_failed(&source);
             match source {
                 // These are the caller's own to mend.
@@ -126,7 +131,10 @@ impl Manager {
                 }
             }
         })?;
-        pool.restore_took(begun.elapsed());
+        let (provider, probe) = (created - begun, probed - created);
+        let total = begun.elapsed();
+        pool.restore_took(&RestoreTiming { provider, probe, total, ..Default::default() });
+        pool.metrics.ready(Source::Cold, attempt.begun.elapsed());
         if answer.is_closed() {
             self.reaper.retire(&pool.provider, vm_id, None);
             return Err(Error::Internal("the caller has left".to_owned()));

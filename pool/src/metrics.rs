@@ -1,6 +1,11 @@
 //! Every metric of this crate: its name, what it means, and one function for each observation.
-//! Label sets are bounded by configuration and there from 0; ids and tenants are not labels.
+//! Label sets are bounded by configuration and there from 0; ids and tenants are not labels. What has a
+//! pool's name goes with the pool ([`recorder`]).
 
+pub mod recorder;
+mod series;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hearth_providers::VmRuntimeError;
@@ -8,6 +13,7 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
+use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::journal::Source;
@@ -20,6 +26,29 @@ pub const HISTOGRAM_BOUNDS_SECONDS: [f64; 20] = [
 
 /// The stages of an acquire.
 const STAGES: [&str; 6] = ["queue", "select", "commit", "resume", "restore", "total"];
+/// The parts of a restore: the provider's work, until the guest is ready, and what the pool has it do
+/// before it waits.
+const RESTORE_STAGES: [&str; 4] = ["provider", "probe", "prepare", "total"];
+/// Why acquires fail, of what is to be expected: there from 0. Mistakes of callers come as they are made.
+const FAILURES: [&str; 15] = [
+    "capacity_exhausted",
+    "cold_path_saturated",
+    "deadline_too_short",
+    "draining",
+    "internal",
+    "pool_draining",
+    "pool_empty",
+    "quota_exceeded",
+    "rate_limited",
+    "rename_failed",
+    "request_log_full",
+    "restore_failed",
+    "storage",
+    "template_not_ready",
+    "timeout",
+];
+/// What a guest is told of who it is, and how that went.
+const IDENTITY: ([&str; 4], [&str; 2]) = (["env", "files", "hostname", "secrets"], ["ok", "error"]);
 /// What reaping at a start counts.
 const ORPHANS: [&str; 7] =
     ["cgroup", "container", "instance", "process", "snapshot", "socket", "vm"];
@@ -40,7 +69,20 @@ pub fn describe() {
         seconds,
         "Time of each stage of successful acquires"
     );
-    describe_histogram!("hearth_restore_duration_seconds", seconds, "Time a restore took");
+    describe_histogram!(
+        "hearth_restore_duration_seconds",
+        seconds,
+        "Time of each stage of restores that succeeded"
+    );
+    describe_histogram!(
+        "hearth_time_to_ready_seconds",
+        seconds,
+        "Time from the wish for a VM until its guest was ready, waits included: for the pool, or for one caller"
+    );
+    describe_counter!(
+        "hearth_identity_steps_total",
+        "Steps of telling a guest who it is; none as long as identities are refused as not built"
+    );
     describe_counter!("hearth_restore_failures_total", "Restores that failed, by reason");
     describe_counter!("hearth_rename_failures_total", "Handovers that failed after the commit");
     describe_gauge!("hearth_warm_vms", "VMs that wait for a tenant");
@@ -52,7 +94,10 @@ pub fn describe() {
     describe_counter!("hearth_stale_discarded_total", "Warm VMs thrown away, by reason");
     describe_gauge!("hearth_cold_inflight", "Callers that wait for a restore");
     describe_counter!("hearth_cold_rejected_total", "Callers turned away from the cold path");
-    describe_gauge!("hearth_breaker_open", "1 while restores of a template are not tried");
+    describe_gauge!(
+        "hearth_breaker_open",
+        "Pools of the template whose restores are not tried for a while, as they failed"
+    );
     describe_gauge!("hearth_demand_claims_per_second", "Claims that the sizing reckons with");
     describe_gauge!("hearth_predicted_miss_ratio", "Share of claims expected to find nothing warm");
     describe_gauge!(
@@ -82,6 +127,9 @@ pub fn describe() {
     for reason in VmRuntimeError::KINDS {
         counter!("hearth_rename_failures_total", "reason" => reason).absolute(0);
     }
+    for (step, result) in IDENTITY.0.iter().flat_map(|step| IDENTITY.1.map(|it| (*step, it))) {
+        counter!("hearth_identity_steps_total", "step" => step, "result" => result).absolute(0);
+    }
 }
 
 /// Makes a provider's metrics be there from 0.
@@ -93,7 +141,7 @@ pub fn provider_known(provider: &str) {
     }
 }
 
-/// The metrics of one pool, looked up once.
+/// The metrics of one pool, looked up once: they are shown as long as it has them.
 #[derive(Debug)]
 pub struct PoolMetrics {
     pool: String,
@@ -107,13 +155,57 @@ pub struct PoolMetrics {
     predicted_miss_ratio: Gauge,
     saturation: Gauge,
     empty_seconds: Counter,
-    breaker_open: Gauge,
+    breaker: Mutex<Breaker>,
     acquires: [Counter; 2],
+    failures: Mutex<BTreeMap<&'static str, Counter>>,
+    discards: [Counter; DISCARDS.len()],
     durations: [Histogram; 2],
     failed_duration: Histogram,
     stages: [Histogram; 6],
-    restore_duration: Histogram,
+    restore_stages: [Histogram; RESTORE_STAGES.len()],
+    time_to_ready: [Histogram; 2],
     provider: String,
+}
+
+/// This pool's part in the gauge of its template.
+#[derive(Debug)]
+struct Breaker {
+    template: String,
+    open: Gauge,
+    is_open: bool,
+}
+
+impl Breaker {
+    fn of(template: &str) -> Self {
+        let open = gauge!("hearth_breaker_open", "template" => template.to_owned());
+        Self { template: template.to_owned(), open, is_open: false }
+    }
+
+    fn set(&mut self, is_open: bool) {
+        if is_open != self.is_open {
+            self.open.increment(if is_open { 1.0 } else { -1.0 });
+            self.is_open = is_open;
+        }
+    }
+}
+
+impl Drop for Breaker {
+    fn drop(&mut self) {
+        self.set(false);
+    }
+}
+
+/// How long each part of a restore took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestoreTiming {
+    /// What the provider was asked for.
+    pub provider: Duration,
+    /// Until the guest was ready.
+    pub probe: Duration,
+    /// Warm-up, reading its memory in, pausing it.
+    pub prepare: Duration,
+    /// All of it, the wait for a thread included.
+    pub total: Duration,
 }
 
 /// How long each stage of an acquire took.
@@ -138,9 +230,7 @@ impl PoolMetrics {
     pub fn new(pool: &str, template: &str, provider: &str) -> Self {
         let gauge = |name: &'static str| gauge!(name, "pool" => pool.to_owned());
         let source = ["warm", "cold"];
-        for reason in DISCARDS {
-            discarded_counter(pool, reason).absolute(0);
-        }
+        let failures = FAILURES.map(|reason| (reason, failed_counter(pool, reason)));
         Self {
             pool: pool.to_owned(),
             warm: gauge("hearth_warm_vms"),
@@ -153,9 +243,13 @@ impl PoolMetrics {
             leased: gauge("hearth_leased_vms"),
             quarantined: gauge("hearth_quarantined_vms"),
             oldest_warm_age: gauge("hearth_oldest_warm_age_seconds"),
-            breaker_open: gauge!("hearth_breaker_open", "template" => template.to_owned()),
+            breaker: Mutex::new(Breaker::of(template)),
             acquires: source.map(|source| {
                 counter!("hearth_acquires_total", "pool" => pool.to_owned(), "source" => source, "result" => "ok", "reason" => "")
+            }),
+            failures: Mutex::new(failures.into()),
+            discards: DISCARDS.map(|reason| {
+                counter!("hearth_stale_discarded_total", "pool" => pool.to_owned(), "reason" => reason)
             }),
             durations: source.map(|source| {
                 histogram!("hearth_acquire_duration_seconds", "pool" => pool.to_owned(), "source" => source, "result" => "ok")
@@ -163,17 +257,19 @@ impl PoolMetrics {
             failed_duration: histogram!("hearth_acquire_duration_seconds", "pool" => pool.to_owned(), "source" => "", "result" => "error"),
             stages: STAGES
                 .map(|stage| histogram!("hearth_acquire_stage_duration_seconds", "stage" => stage)),
-            restore_duration: histogram!("hearth_restore_duration_seconds", "provider" => provider.to_owned(), "stage" => "total"),
+            restore_stages: RESTORE_STAGES.map(|stage| {
+                histogram!("hearth_restore_duration_seconds", "provider" => provider.to_owned(), "stage" => stage)
+            }),
+            time_to_ready: source.map(|source| {
+                histogram!("hearth_time_to_ready_seconds", "pool" => pool.to_owned(), "source" => source)
+            }),
             provider: provider.to_owned(),
         }
     }
 
     /// An acquire succeeded.
     pub fn acquired(&self, source: Source, timing: &Timing) {
-        let index = match source {
-            Source::Warm => 0,
-            Source::Cold => 1,
-        };
+        let index = index(source);
         self.acquires[index].increment(1);
         self.durations[index].record(timing.total.as_secs_f64());
         let Timing { queue, select, commit, resume, restore, total } = *timing;
@@ -186,15 +282,25 @@ impl PoolMetrics {
 
     /// An acquire failed.
     pub fn acquire_failed(&self, error: &Error, took: Duration) {
-        let (pool, reason) = (self.pool.clone(), error.reason());
-        counter!("hearth_acquires_total", "pool" => pool, "source" => "", "result" => "error", "reason" => reason)
-            .increment(1);
+        let reason = error.reason();
+        let mut failures = self.failures.lock();
+        failures.entry(reason).or_insert_with(|| failed_counter(&self.pool, reason)).increment(1);
+        drop(failures);
         self.failed_duration.record(took.as_secs_f64());
     }
 
-    /// A restore succeeded.
-    pub fn restored(&self, took: Duration) {
-        self.restore_duration.record(took.as_secs_f64());
+    /// A restore succeeded. A part that took no time was not asked for.
+    pub fn restored(&self, timing: &RestoreTiming) {
+        let RestoreTiming { provider, probe, prepare, total } = *timing;
+        let stages = self.restore_stages.iter().zip([provider, probe, prepare, total]);
+        for (stage, took) in stages.filter(|it| !it.1.is_zero()) {
+            stage.record(took.as_secs_f64());
+        }
+    }
+
+    /// A guest is ready, so long after a VM was wished for: for the pool, or for one caller.
+    pub fn ready(&self, source: Source, took: Duration) {
+        self.time_to_ready[index(source)].record(took.as_secs_f64());
     }
 
     /// A restore failed.
@@ -206,7 +312,9 @@ impl PoolMetrics {
 
     /// A warm VM was thrown away; `reason` is one of a fixed set.
     pub fn discarded(&self, reason: &'static str) {
-        discarded_counter(&self.pool, reason).increment(1);
+        let counter = DISCARDS.iter().position(|it| *it == reason).map(|at| &self.discards[at]);
+        debug_assert!(counter.is_some(), "{reason} is not in the list");
+        counter.into_iter().for_each(|counter| counter.increment(1));
     }
 
     /// How many are warm, should be, are being restored.
@@ -244,14 +352,25 @@ impl PoolMetrics {
         self.empty_seconds.absolute(in_all.as_secs());
     }
 
-    /// Whether restores are held back.
-    pub fn breaker(&self, open: bool) {
-        self.breaker_open.set(f64::from(u8::from(open)));
+    /// Whether restores from its template are held back.
+    pub fn breaker(&self, template: &str, is_open: bool) {
+        let mut breaker = self.breaker.lock();
+        if breaker.template != template {
+            *breaker = Breaker::of(template);
+        }
+        breaker.set(is_open);
     }
 }
 
-fn discarded_counter(pool: &str, reason: &'static str) -> Counter {
-    counter!("hearth_stale_discarded_total", "pool" => pool.to_owned(), "reason" => reason)
+const fn index(source: Source) -> usize {
+    match source {
+        Source::Warm => 0,
+        Source::Cold => 1,
+    }
+}
+
+fn failed_counter(pool: &str, reason: &'static str) -> Counter {
+    counter!("hearth_acquires_total", "pool" => pool.to_owned(), "source" => "", "result" => "error", "reason" => reason)
 }
 
 /// A caller was turned away from the cold path.

@@ -19,6 +19,7 @@ use crate::changes::Changes;
 use crate::config::Limits;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{PoolId, Tenant};
+use crate::journal::Source;
 use crate::ledger::{Bounds, Ledger, Settled, WarmVm};
 use crate::metrics::PoolMetrics;
 use crate::mutants::{self, Mutant};
@@ -299,9 +300,13 @@ impl Pool {
             false
         } else if self.restores_from(template) {
             let was_unproven = ledger.is_unproven();
+            let wished = ledger.wished_at(&vm.vm_id);
             let settled = ledger.restored(vm, now);
             let is_proof = was_unproven && !ledger.is_unproven();
             drop(ledger);
+            if let Some(wished) = wished {
+                self.metrics.ready(Source::Warm, now.saturating_sub(wished));
+            }
             self.settle(settled);
             self.shared.changes.vm(uid);
             is_proof
@@ -417,7 +422,7 @@ impl Pool {
         let now = self.env.boot_time();
         self.note_empty(counts.0 == 0 && counts.1 > 0, now);
         self.metrics.oldest_warm_age(oldest.map_or(Duration::ZERO, |at| now.saturating_sub(at)));
-        self.metrics.breaker(open);
+        self.metrics.breaker(self.config().template.as_str(), open);
     }
 
     fn note_empty(&self, is_empty: bool, now: Duration) {

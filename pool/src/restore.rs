@@ -19,6 +19,7 @@ use crate::ids::Tenant;
 use crate::jobs::Class;
 use crate::ledger::WarmVm;
 use crate::manager::{Manager, Phase, tags};
+use crate::metrics::RestoreTiming;
 use crate::pool::{Pool, WarmState};
 use crate::templates::Template;
 use crate::throttle::{Asker, RestorePlace};
@@ -152,10 +153,11 @@ impl Row {
             let running = Instant::now();
             let vm_id = self.current.lock().clone();
             // Also when it could not be made: its answer may have been lost.
-            let uid = self.make_warm(&vm_id).inspect_err(|_| {
+            let (uid, mut timing) = self.make_warm(&vm_id).inspect_err(|_| {
                 self.manager.reaper.retire(&self.pool.provider, vm_id.clone(), None);
             })?;
-            place.succeeded(self.pool.restore_took(begun.elapsed()));
+            timing.total = begun.elapsed();
+            place.succeeded(self.pool.restore_took(&timing));
             if self.bring_in(vm_id, uid) {
                 return Ok(true);
             }
@@ -174,11 +176,14 @@ impl Row {
 
     /// Restores, probes and warms up one VM, and if the pool wants that reads in its memory and pauses
     /// it.
-    fn make_warm(&self, vm_id: &VmId) -> Result<Uid, VmRuntimeError> {
+    fn make_warm(&self, vm_id: &VmId) -> Result<(Uid, RestoreTiming), VmRuntimeError> {
         let config = self.pool.config();
         let runtime = self.pool.provider.runtime.as_ref();
+        let begun = Instant::now();
         runtime.create_vm_with_spec(vm_id, &self.spec)?;
+        let created = Instant::now();
         self.template.wait_restored(runtime, vm_id, self.manager.limits.probe_timeout)?;
+        let probed = Instant::now();
         warm_up(runtime, vm_id, &config.warm_up, WARM_UP_TIMEOUT)?;
         // Who waits already is served sooner without.
         if config.prefault && self.pool.ledger.lock().waiting() == 0 {
@@ -188,7 +193,11 @@ impl Row {
             runtime.pause_vm(vm_id)?;
         }
         let found = runtime.get_vm(vm_id).map(|vm| vm.uid);
-        found.ok_or_else(|| VmRuntimeError::NotFound { vm_id: vm_id.clone() })
+        let uid = found.ok_or_else(|| VmRuntimeError::NotFound { vm_id: vm_id.clone() })?;
+        let (provider, probe) = (created - begun, probed - created);
+        let timing =
+            RestoreTiming { provider, probe, prepare: probed.elapsed(), ..Default::default() };
+        Ok((uid, timing))
     }
 
     /// Brings a VM to the books; answers whether it proved a new generation.

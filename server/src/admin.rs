@@ -74,8 +74,8 @@ async fn accept(
 
 async fn converse(stream: TcpStream, health: Arc<Health>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), &health);
-        async move { Ok::<_, Infallible>(answer) }
+        let health = Arc::clone(&health);
+        async move { Ok::<_, Infallible>(answer(&request, &health).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -88,7 +88,8 @@ async fn converse(stream: TcpStream, health: Arc<Health>) {
     }
 }
 
-fn answer(method: &Method, path: &str, health: &Health) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>> {
+    let (method, path) = (request.method(), request.uri().path());
     let known = matches!(path, "/metrics" | "/healthz" | "/readyz");
     match (known, method == Method::GET || method == Method::HEAD) {
         (false, _) => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
@@ -99,7 +100,7 @@ fn answer(method: &Method, path: &str, health: &Health) -> Response<Full<Bytes>>
             answer
         }
         (true, true) => match (path, health.not_ready()) {
-            ("/metrics", _) => text(StatusCode::OK, metrics::render()),
+            ("/metrics", _) => text(StatusCode::OK, metrics::render().await),
             ("/readyz", Some(why)) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             _ => text(StatusCode::OK, "ok\n"),
         },

@@ -168,7 +168,6 @@ impl Hearth {
         let serving = serving.map_err(StartError::Internal)?;
         let served = Some(listen::spawn(&tasks, serving, at_once.clone()));
         admin::serve(admin_listener, Arc::clone(&health), &tasks);
-        metrics::keep_up(&tasks);
         health.follow(&tasks);
         Ok(Self {
             config,

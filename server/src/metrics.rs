@@ -1,61 +1,40 @@
 //! The metrics of this crate, and how all of them are shown.
 //!
-//! One recorder a process, rendered on the admin port. What the process costs is read from
-//! `/proc` when it is asked for.
+//! One recorder a process, rendered on the admin port. What the process and its tokio runtime cost is
+//! read when it is asked for.
 
 use std::fmt::Write as _;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use hearth_pool::metrics::HISTOGRAM_BOUNDS_SECONDS;
-use hearth_pool::tasks::TaskGroup;
+use hearth_pool::metrics::recorder::Recorder;
 use metrics::{
     Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
 };
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
-/// How often observations are folded into their histograms, so that they do not pile up.
-const UPKEEP: Duration = Duration::from_secs(5);
-
-static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
-
-/// Installs the recorder of this process, once; later calls find it.
+/// Sees to it that the process has a recorder, and says what this crate's metrics mean.
 ///
 /// # Errors
 /// When another recorder was installed by somebody else.
-pub(crate) fn install() -> Result<(), BuildError> {
-    static INSTALLING: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
-    let _installing = INSTALLING.lock();
-    if RECORDER.get().is_none() {
-        let builder = PrometheusBuilder::new().set_buckets(&HISTOGRAM_BOUNDS_SECONDS)?;
-        let handle = builder.install_recorder()?;
-        let _ = RECORDER.set(handle);
-        describe();
-    }
+pub(crate) fn install() -> Result<(), String> {
+    let recorder = Recorder::of_the_process();
+    recorder.ok_or("another library has installed a recorder of metrics")?;
+    describe();
     Ok(())
 }
 
-/// Folds observations from time to time, for as long as `tasks` goes on.
-pub(crate) fn keep_up(tasks: &TaskGroup) {
-    let stopping = tasks.stopping().clone();
-    tasks.spawn(async move {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(UPKEEP) => {}
-                () = stopping.cancelled() => return,
-            }
-            if let Some(recorder) = RECORDER.get() {
-                recorder.run_upkeep();
-            }
+/// Every metric, in the text format of Prometheus. Lets others go on after each part: thousands of pools
+/// hold up nobody.
+pub(crate) async fn render() -> String {
+    let mut text = String::new();
+    if let Some(recorder) = Recorder::of_the_process() {
+        let mut scrape = recorder.scrape();
+        while scrape.write_part(&mut text) {
+            tokio::task::yield_now().await;
         }
-    });
-}
-
-/// Every metric, in the text format of Prometheus.
-pub(crate) fn render() -> String {
-    let mut text = RECORDER.get().map(PrometheusHandle::render).unwrap_or_default();
+    }
     process(&mut text);
+    runtime(&mut text);
     text
 }
 
@@ -157,12 +136,34 @@ fn describe() {
         .set(1.0);
 }
 
+/// One metric that is read when it is asked for.
+fn metric(text: &mut String, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+    // Writing to a string does not fail.
+    let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n\n");
+}
+
+/// How the tokio runtime does: workers that are always busy, or tasks that pile up, are what everything
+/// else waits for.
+fn runtime(text: &mut String) {
+    let runtime = tokio::runtime::Handle::current().metrics();
+    let workers = 0..runtime.num_workers();
+    let busy: Duration = workers.clone().map(|it| runtime.worker_total_busy_duration(it)).sum();
+    let parks: u64 = workers.clone().map(|it| runtime.worker_park_count(it)).sum();
+    let (tasks, queued) = (runtime.num_alive_tasks(), runtime.global_queue_depth());
+    metric(text, "tokio_workers", "gauge", "Threads that run tasks", workers.len());
+    metric(text, "tokio_alive_tasks", "gauge", "Tasks that have not ended", tasks);
+    metric(text, "tokio_global_queue_depth", "gauge", "Tasks that wait for any worker", queued);
+    let help = "Time that workers ran tasks, all workers together";
+    metric(text, "tokio_workers_busy_seconds_total", "counter", help, busy.as_secs_f64());
+    let help = "How often workers had nothing to do and went to sleep";
+    metric(text, "tokio_workers_parks_total", "counter", help, parks);
+}
+
 /// What the process costs, under the names that all Prometheus clients use.
 fn process(text: &mut String) {
     let mut metric = |name: &str, kind: &str, help: &str, value: Option<f64>| {
         if let Some(value) = value {
-            // Writing to a string does not fail.
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n\n");
+            metric(text, name, kind, help, value);
         }
     };
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();

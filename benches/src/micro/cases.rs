@@ -51,6 +51,8 @@ pub fn all() -> Vec<Case> {
     for pools in [1, 1_000] {
         let name = format!("metrics/acquired/pools_{pools}");
         cases.push(Case::new(name, move || metrics::acquired(pools)));
+        let name = format!("metrics/scrape/pools_{pools}");
+        cases.push(Case::new(name, move || metrics::scrape(pools)).counted_if(pools == 1));
     }
     for load in [1, 100, 10_000] {
         let name = format!("sizing/depth_for/load_{load}");

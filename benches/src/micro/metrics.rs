@@ -1,45 +1,30 @@
 //! What an acquire records, into a recorder as the server has it.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use hearth_pool::error::Error;
 use hearth_pool::journal::Source;
-use hearth_pool::metrics::{self, HISTOGRAM_BOUNDS_SECONDS, PoolMetrics, Timing};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use hearth_pool::metrics::recorder::Recorder;
+use hearth_pool::metrics::{self, PoolMetrics, Timing};
 
-use super::{AT_ONCE, Fixture, Meter, Repeat, Result};
-
-static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
-static INSTALLING: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+use super::{Fixture, Result, repeat};
 
 /// Installs the recorder of this process, once; without one nothing is recorded, and it costs nothing.
-pub(super) fn install() -> Result<()> {
-    let _installing = INSTALLING.lock();
-    if RECORDER.get().is_none() {
-        let builder = PrometheusBuilder::new().set_buckets(&HISTOGRAM_BOUNDS_SECONDS)?;
-        let _ = RECORDER.set(builder.install_recorder()?);
-        metrics::describe();
-    }
-    Ok(())
+pub(super) fn install() -> Result<&'static Recorder> {
+    let recorder = Recorder::of_the_process().ok_or("there is another recorder")?;
+    metrics::describe();
+    Ok(recorder)
 }
 
-/// Folds observations into their histograms, as the server does from time to time.
-pub(super) fn fold() {
-    if let Some(recorder) = RECORDER.get() {
-        recorder.run_upkeep();
-    }
-}
-
-/// An operation whose observations are folded after each block, unmeasured.
-struct Folding<F>(Repeat<F>);
-
-impl<F: FnMut()> Fixture for Folding<F> {
-    fn block(&mut self, most: usize, meter: &mut dyn Meter) -> Result<usize> {
-        let done = self.0.block(most.min(AT_ONCE), meter);
-        fold();
-        done
-    }
+/// A scrape of what so many pools are measured by.
+pub(super) fn scrape(pools: usize) -> Result<Box<dyn Fixture>> {
+    let (recorder, pools) = (install()?, known(pools)?);
+    let operation = move || {
+        let mut text = String::new();
+        recorder.scrape().write(&mut text);
+        assert!(text.len() > pools.len());
+    };
+    Ok(repeat(operation))
 }
 
 /// An acquire has succeeded; the pools take turns.
@@ -53,14 +38,14 @@ pub(super) fn acquired(pools: usize) -> Result<Box<dyn Fixture>> {
         let pool = turns.next().map(|it| &pools[it]);
         pool.into_iter().for_each(|pool| pool.acquired(Source::Warm, &timing));
     };
-    Ok(Box::new(Folding(Repeat(operation))))
+    Ok(repeat(operation))
 }
 
 /// An acquire has failed.
 pub(super) fn acquire_failed() -> Result<Box<dyn Fixture>> {
     let pool = known(1)?.remove(0);
     let operation = move || pool.acquire_failed(&Error::Draining, Duration::from_micros(5));
-    Ok(Box::new(Folding(Repeat(operation))))
+    Ok(repeat(operation))
 }
 
 fn known(pools: usize) -> Result<Vec<PoolMetrics>> {

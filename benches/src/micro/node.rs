@@ -143,7 +143,6 @@ impl Fixture for Node {
             Ok::<_, Box<dyn std::error::Error>>(())
         })?;
         self.fill()?;
-        metrics::fold();
         Ok(count)
     }
 }

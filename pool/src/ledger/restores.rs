@@ -78,6 +78,11 @@ impl<W> Ledger<W> {
         self.vms.get(vm_id).is_some_and(|entry| entry.vm.is_none())
     }
 
+    /// When the VM was wished for that `vm_id` is being restored for.
+    pub fn wished_at(&self, vm_id: &VmId) -> Option<Duration> {
+        self.vms.get(vm_id).map(|entry| entry.restore.0)
+    }
+
     /// Where nothing is missing nothing is wished for any more.
     pub fn settle_wishes(&mut self) {
         if self.warm() + self.restoring >= self.bounds.target {

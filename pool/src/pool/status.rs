@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Pool;
 use crate::ids::Tenant;
+use crate::metrics::RestoreTiming;
 
 /// How a pool stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,10 +77,10 @@ impl Pool {
     }
 
     /// A restore has succeeded; answers how many times what it takes alone it took.
-    pub(crate) fn restore_took(&self, took: Duration) -> f64 {
-        self.metrics.restored(took);
+    pub(crate) fn restore_took(&self, timing: &RestoreTiming) -> f64 {
+        self.metrics.restored(timing);
         let is_waited_for = self.ledger.lock().waiting() > 0;
-        self.times.lock().ended(took, self.env.boot_time(), is_waited_for)
+        self.times.lock().ended(timing.total, self.env.boot_time(), is_waited_for)
     }
 
     /// The time until a caller of `tenant` at the end of its line can expect a VM; `None` as long

@@ -11,6 +11,7 @@ mod capacity;
 mod grpc;
 mod handoff;
 mod inside;
+mod metrics;
 mod operator;
 #[cfg(feature = "peers")]
 mod peers;
@@ -52,6 +53,8 @@ enum Part {
     Handoff,
     /// A warm acquire in process where there is much, against one where there is little.
     Scale,
+    /// What is recorded of an acquire, and a scrape of many pools, against what they may take.
+    Metrics,
     /// Calls over gRPC, against an empty call on the same stack.
     Grpc,
     /// A restore through a provider, against the same by a bare driver.
@@ -81,9 +84,10 @@ struct Shown {
 }
 
 impl Part {
-    const QUICK: [Self; 7] = [
+    const QUICK: [Self; 8] = [
         Self::Handoff,
         Self::Scale,
+        Self::Metrics,
         Self::Grpc,
         Self::Restore,
         Self::Refill,
@@ -95,6 +99,7 @@ impl Part {
         match self {
             Self::Handoff => handoff::measure(),
             Self::Scale => scale::measure(),
+            Self::Metrics => metrics::measure(),
             Self::Grpc => grpc::measure(extent),
             Self::Restore => restore::measure(extent),
             Self::Refill => refill::measure(extent),

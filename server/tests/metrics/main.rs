@@ -1,7 +1,15 @@
-//! Every metric there is so far, from 0. A process of its own: the recorder is one a process.
+//! Every metric there is, from 0 and under load. A process of its own: the recorder is one a process.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at what fails")]
+#![allow(clippy::unwrap_used, reason = "a test ends at what fails")]
 
+mod agrees;
+mod listed;
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use hearth_proto::HearthClient;
+use hearth_proto::v1::{self, AcquireVmRequest};
 use hearth_server::config::{Config, ProviderConfig, ProviderKind};
 use hearth_server::serve::Hearth;
 use hearth_server::telemetry::Levels;
@@ -26,8 +34,37 @@ fn value(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
     text.lines().find(is_it)?.rsplit(' ').next()?.parse().ok()
 }
 
+/// Acquires that succeed, warm and cold, and that do not; answers what the warm ones took here, in
+/// nanoseconds, as their answers say.
+async fn work(client: &HearthClient) -> Histogram<u64> {
+    let mut seen = Histogram::new(3).unwrap();
+    for number in 0..400 {
+        let overflow =
+            if number % 10 == 0 { v1::pool::Overflow::ColdOnly } else { v1::pool::Overflow::Wait };
+        let request = AcquireVmRequest {
+            pool: "pools/default".to_owned(),
+            overflow: overflow.into(),
+            ..Default::default()
+        };
+        let got = client.acquire(request, Duration::from_secs(30)).await.unwrap();
+        if got.source() == v1::acquire_vm_response::Source::Warm {
+            let total = got.timing.unwrap().total.unwrap();
+            seen.record(total.seconds as u64 * 1_000_000_000 + total.nanos as u64).unwrap();
+        }
+        let release = v1::ReleaseVmRequest { name: got.vm.unwrap().name, ..Default::default() };
+        client.vms.clone().release_vm(release).await.unwrap();
+    }
+    let empty = AcquireVmRequest {
+        pool: "pools/empty".to_owned(),
+        overflow: v1::pool::Overflow::WarmOnly.into(),
+        ..Default::default()
+    };
+    client.acquire(empty, Duration::from_secs(30)).await.unwrap_err();
+    seen
+}
+
 #[tokio::test]
-async fn every_known_series_is_there_from_zero() {
+async fn every_known_series_is_there_from_zero_and_true_under_load() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config {
         listen: ([127, 0, 0, 1], 0).into(),
@@ -103,5 +140,44 @@ async fn every_known_series_is_there_from_zero() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(30), counted).await.unwrap();
+
+    let pool = v1::Pool { template: "templates/default".to_owned(), ..Default::default() };
+    let create = v1::CreatePoolRequest {
+        pool_id: "empty".to_owned(),
+        pool: Some(pool),
+        ..Default::default()
+    };
+    client.pools.clone().create_pool(create).await.unwrap();
+    let before = metrics(hearth.admin_address()).await;
+    let warm = ["pool=\"default\"", "source=\"warm\""];
+    assert_eq!(value(&before, "hearth_acquire_duration_seconds_count", &warm), Some(1.0));
+    let mut seen = work(&client).await;
+    // The one acquire of before.
+    let first = value(&before, "hearth_acquire_duration_seconds_sum", &warm).unwrap();
+    seen.record((first * 1e9) as u64).unwrap();
+    let text = metrics(hearth.admin_address()).await;
+    listed::check(&text);
+    agrees::check(&text, &seen);
+    let empty = "pool=\"empty\"";
+    let turned_away = ["reason=\"pool_empty\"", "result=\"error\"", empty];
+    assert_eq!(value(&text, "hearth_acquires_total", &turned_away), Some(1.0));
+    for (name, labels) in [
+        ("hearth_time_to_ready_seconds_count", [default, "source=\"warm\""]),
+        ("hearth_time_to_ready_seconds_count", [default, "source=\"cold\""]),
+        ("hearth_restore_duration_seconds_count", ["provider=\"memory\"", "stage=\"provider\""]),
+        ("hearth_restore_duration_seconds_count", ["provider=\"memory\"", "stage=\"probe\""]),
+    ] {
+        assert!(value(&text, name, &labels).unwrap() > 0.0, "{name} {labels:?}");
+    }
+
+    // What has gone is shown no more.
+    let gone = v1::DeletePoolRequest { name: "pools/empty".to_owned(), ..Default::default() };
+    client.pools.clone().delete_pool(gone).await.unwrap();
+    let forgotten = async {
+        while metrics(hearth.admin_address()).await.contains(empty) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), forgotten).await.unwrap();
     hearth.end(true).await;
 }
