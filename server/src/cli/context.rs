@@ -119,6 +119,18 @@ impl Context {
     /// # Errors
     /// [`Error::Unreachable`], or [`Error::Usage`] when the address is none.
     pub(crate) async fn connect(global: Global) -> Result<Self> {
+        Self::connect_or_not(global, true).await
+    }
+
+    /// Connects with the first call, which then says that nobody answers.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the address is none.
+    pub(crate) async fn connect_later(global: Global) -> Result<Self> {
+        Self::connect_or_not(global, false).await
+    }
+
+    async fn connect_or_not(global: Global, now: bool) -> Result<Self> {
         let timeout = global.timeout.unwrap_or(Duration::from_secs(120));
         let wait = global.timeout.unwrap_or(Duration::from_secs(600));
         let options = ClientOptions {
@@ -137,12 +149,15 @@ impl Context {
                 "--address {address}: a token would be sent there as it is: give --ca and https://"
             )));
         }
-        if let Err(error) = HearthClient::connect_lazy_as(&address, options, &credentials) {
-            return Err(Error::Usage(format!("--address {address}: {}", root_cause(&error))));
-        }
-        let client = HearthClient::connect_as(&address, options, &credentials)
-            .await
-            .map_err(|error| Error::Unreachable { address, cause: root_cause(&error) })?;
+        let later = HearthClient::connect_lazy_as(&address, options, &credentials);
+        let later = later
+            .map_err(|it| Error::Usage(format!("--address {address}: {}", root_cause(&it))))?;
+        let client = match now {
+            true => HearthClient::connect_as(&address, options, &credentials)
+                .await
+                .map_err(|error| Error::Unreachable { address, cause: root_cause(&error) })?,
+            false => later,
+        };
         let directory = std::env::current_dir()
             .map_err(|error| Error::Failed(format!("the current directory: {error}")))?;
         Ok(Self { client, format: global.output, timeout, wait, directory })

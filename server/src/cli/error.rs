@@ -94,6 +94,11 @@ impl Error {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
+    /// As [`Error::report`] writes it for people.
+    pub(crate) fn to_text(&self) -> String {
+        self.to_report().to_text()
+    }
+
     fn to_report(&self) -> Report {
         let mut report = Report { exit_code: self.exit_code(), ..Report::default() };
         match self {

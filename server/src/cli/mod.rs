@@ -9,6 +9,7 @@ mod artifacts;
 mod ask;
 mod connect;
 mod context;
+mod debug;
 mod doctor;
 mod error;
 mod leases;
@@ -28,7 +29,7 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use hearth_server::serve::{self, ServeArgs};
 
 use context::{Context, Global};
@@ -88,6 +89,13 @@ enum Command {
     Operations(operations::Command),
     /// Check whether this machine can run hearth. Needs no server.
     Doctor(doctor::Doctor),
+    /// Collect what a bug report needs.
+    Debug(debug::Command),
+    /// Print a script that has a shell complete commands, flags and values. Needs no server.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Make a token for a caller, and its hash for the server. Needs no server.
     Token(token::Token),
 }
@@ -107,8 +115,16 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(args) => serve::run(*args),
         Command::Doctor(doctor) => end(doctor.run(format), format),
         Command::Token(token) => end(token.run(format), format),
+        Command::Completion { shell } => end(completion(shell), format),
         command => end(run_client(command, cli.global), format),
     }
+}
+
+/// Prints what has `shell` complete this command line.
+fn completion(shell: clap_complete::Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "hearth", &mut script);
+    output::write_out(&script)
 }
 
 fn end(result: Result<()>, format: output::Format) -> ExitCode {
@@ -132,7 +148,11 @@ fn run_client(command: Command, global: Global) -> Result<()> {
             Command::Apply(apply) => Some(apply.read()?),
             _ => None,
         };
-        let mut context = Context::connect(global).await?;
+        let mut context = match &command {
+            // A server that is away is what is to be looked into.
+            Command::Debug(_) => Context::connect_later(global).await?,
+            _ => Context::connect(global).await?,
+        };
         let context = &mut context;
         match command {
             Command::Acquire(acquire) => acquire.run(context).await,
@@ -150,19 +170,21 @@ fn run_client(command: Command, global: Global) -> Result<()> {
             Command::Node(command) => command.run(context).await,
             Command::Usage(command) => command.run(context).await,
             Command::Operations(command) => command.run(context).await,
+            Command::Debug(command) => command.run(context).await,
             Command::Apply(apply_args) => match apply {
                 Some(plan) => apply_args.run(context, &plan).await,
                 None => Ok(()),
             },
-            Command::Serve(_) | Command::Doctor(_) | Command::Token(_) => Ok(()),
+            Command::Serve(_)
+            | Command::Doctor(_)
+            | Command::Token(_)
+            | Command::Completion { .. } => Ok(()),
         }
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

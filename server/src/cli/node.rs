@@ -30,6 +30,12 @@ enum Verb {
     },
 }
 
+/// What the server says of itself.
+pub(crate) async fn get(context: &mut Context) -> Result<Node> {
+    let node = context.client.node.get_node(v1::GetNodeRequest::default()).await?;
+    Ok(node.into_inner().into())
+}
+
 impl Command {
     /// Carries it out.
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {

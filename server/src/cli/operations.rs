@@ -45,27 +45,31 @@ enum Verb {
     },
 }
 
+/// All operations that match.
+pub(crate) async fn all(context: &mut Context, filter: String) -> Result<Vec<Operation>> {
+    let mut request = wire::ListOperationsRequest {
+        name: "operations".to_owned(),
+        filter,
+        page_size: PAGE_SIZE,
+        ..Default::default()
+    };
+    let mut all = Vec::new();
+    loop {
+        let page = context.client.operations.list_operations(request.clone()).await?.into_inner();
+        all.extend(page.operations.into_iter().map(Operation::from));
+        if page.next_page_token.is_empty() {
+            return Ok(all);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
 impl Command {
     /// Carries it out.
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         match self.verb {
             Verb::List { filter } => {
-                let mut request = wire::ListOperationsRequest {
-                    name: "operations".to_owned(),
-                    filter,
-                    page_size: PAGE_SIZE,
-                    ..Default::default()
-                };
-                let mut all = Vec::new();
-                loop {
-                    let operations = &mut context.client.operations;
-                    let page = operations.list_operations(request.clone()).await?.into_inner();
-                    all.extend(page.operations.into_iter().map(Operation::from));
-                    if page.next_page_token.is_empty() {
-                        return print_list(context.format, "operations", &all);
-                    }
-                    request.page_token = page.next_page_token;
-                }
+                print_list(context.format, "operations", &all(context, filter).await?)
             }
             Verb::Get { name } => {
                 let request = wire::GetOperationRequest { name: qualify("operations", &name) };

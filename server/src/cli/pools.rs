@@ -1,6 +1,8 @@
 //! `hearth pools`: what is kept warm.
 
 mod scheduler;
+
+pub(crate) use scheduler::explanation;
 mod settings;
 
 use std::time::Duration;
@@ -122,7 +124,10 @@ impl Command {
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         let pools = &mut context.client.pools;
         let pool = match self.verb.unwrap_or(Verb::List { filter: String::new() }) {
-            Verb::List { filter } => return list(context, filter).await,
+            Verb::List { filter } => {
+                let pools = all(context, filter).await?;
+                return print_list(context.format, "pools", &pools);
+            }
             Verb::Watch { filter } => return watch::pools(context, &filter).await,
             Verb::Explain { name } => return scheduler::explain(context, &name).await,
             Verb::Resolve(resolve) => return resolve.run(context).await,
@@ -187,14 +192,15 @@ pub(crate) async fn get(context: &mut Context, name: &str) -> Result<v1::Pool> {
     Ok(context.client.pools.get_pool(request).await?.into_inner())
 }
 
-async fn list(context: &mut Context, filter: String) -> Result<()> {
+/// All pools that match.
+pub(crate) async fn all(context: &mut Context, filter: String) -> Result<Vec<Pool>> {
     let mut request = v1::ListPoolsRequest { page_size: PAGE_SIZE, filter, ..Default::default() };
     let mut all = Vec::new();
     loop {
         let page = context.client.pools.list_pools(request.clone()).await?.into_inner();
         all.extend(page.pools.into_iter().map(Pool::from));
         if page.next_page_token.is_empty() {
-            return print_list(context.format, "pools", &all);
+            return Ok(all);
         }
         request.page_token = page.next_page_token;
     }

@@ -121,7 +121,9 @@ impl Command {
     /// Carries it out.
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         match self.verb.unwrap_or(Verb::List { filter: String::new() }) {
-            Verb::List { filter } => list(context, filter).await,
+            Verb::List { filter } => {
+                print_list(context.format, "templates", &all(context, filter).await?)
+            }
             Verb::Get { name } => {
                 let request = v1::GetTemplateRequest { name: qualify("templates", &name) };
                 let answer = context.client.templates.get_template(request).await?;
@@ -202,7 +204,8 @@ pub(crate) fn template_id(text: &str) -> &str {
     text.strip_prefix("templates/").unwrap_or(text)
 }
 
-async fn list(context: &mut Context, filter: String) -> Result<()> {
+/// All templates that match.
+pub(crate) async fn all(context: &mut Context, filter: String) -> Result<Vec<Template>> {
     let mut request =
         v1::ListTemplatesRequest { page_size: PAGE_SIZE, filter, ..Default::default() };
     let mut all = Vec::new();
@@ -210,7 +213,7 @@ async fn list(context: &mut Context, filter: String) -> Result<()> {
         let page = context.client.templates.list_templates(request.clone()).await?.into_inner();
         all.extend(page.templates.into_iter().map(Template::from));
         if page.next_page_token.is_empty() {
-            return print_list(context.format, "templates", &all);
+            return Ok(all);
         }
         request.page_token = page.next_page_token;
     }

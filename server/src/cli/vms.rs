@@ -207,20 +207,22 @@ impl List {
         terms.extend(self.state.map(|state| format!("state = {}", state.to_uppercase())));
         let labels = self.labels.into_iter();
         terms.extend(labels.map(|(key, value)| format!("labels.{key} = {}", quote(&value))));
-        let mut request = v1::ListVmsRequest {
-            page_size: PAGE_SIZE,
-            filter: terms.join(" AND "),
-            ..Default::default()
-        };
-        let mut all = Vec::new();
-        loop {
-            let page = context.client.vms.list_vms(request.clone()).await?.into_inner();
-            all.extend(page.vms.into_iter().map(Vm::from));
-            if page.next_page_token.is_empty() {
-                return print_list(context.format, "vms", &all);
-            }
-            request.page_token = page.next_page_token;
+        let vms = all(context, terms.join(" AND ")).await?;
+        print_list(context.format, "vms", &vms)
+    }
+}
+
+/// All VMs that match.
+pub(crate) async fn all(context: &mut Context, filter: String) -> Result<Vec<Vm>> {
+    let mut request = v1::ListVmsRequest { page_size: PAGE_SIZE, filter, ..Default::default() };
+    let mut all = Vec::new();
+    loop {
+        let page = context.client.vms.list_vms(request.clone()).await?.into_inner();
+        all.extend(page.vms.into_iter().map(Vm::from));
+        if page.next_page_token.is_empty() {
+            return Ok(all);
         }
+        request.page_token = page.next_page_token;
     }
 }
 

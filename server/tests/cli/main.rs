@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what these helpers unwrap fails the test, and says where")]
 
 mod apply;
+mod debug;
 mod guests;
 mod hearth;
 mod leases;

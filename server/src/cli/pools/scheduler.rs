@@ -50,10 +50,14 @@ pub(super) struct Prewarm {
 
 /// Prints why a pool is as deep as it is.
 pub(super) async fn explain(context: &mut Context, pool: &str) -> Result<()> {
-    let request = v1::ExplainPoolRequest { name: qualify("pools", pool) };
-    let answer = context.client.pools.explain_pool(request).await?.into_inner();
-    let explanation = view::Explanation::from(answer);
+    let explanation = explanation(context, pool).await?;
     print_as(context.format, &explanation, &explanation.to_text(SystemEnv.now()))
+}
+
+/// Why a pool is as deep as it is.
+pub(crate) async fn explanation(context: &mut Context, pool: &str) -> Result<view::Explanation> {
+    let request = v1::ExplainPoolRequest { name: qualify("pools", pool) };
+    Ok(context.client.pools.explain_pool(request).await?.into_inner().into())
 }
 
 impl Resolve {
