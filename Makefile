@@ -8,7 +8,7 @@ CARGO ?= cargo
 export HEARTH_REQUIRE ?= qemu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest build run demo test test-long sim mutants reliability test-firecracker deviants bench bench-full microbench instructions policies image lint docs fmt
+.PHONY: help setup guest build run demo test test-long sim mutants alerts reliability test-firecracker deviants bench bench-full microbench instructions policies image lint docs fmt
 
 help: ## Say what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ sim: ## A thousand seeds of the service in a simulated world; HEARTH_SEED=n runs
 
 mutants: ## Show that the simulation's checker finds faults of the product: one after the other is selected
 	HEARTH_MUTANTS=1 $(CARGO) test --package hearth-server --test sim
+
+alerts: ## Make the fault of every alert, in minutes: it fires in a real Prometheus, and resolves; needs prometheus, strace
+	HEARTH_ALERTS=all HEARTH_REQUIRE=prometheus $(CARGO) test --package hearth-server --test prometheus -- alerts_fire
 
 reliability: setup guest ## Run the proofs of docs/reliability.md, and print the table that it shows
 	@scripts/reliability
