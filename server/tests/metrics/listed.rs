@@ -7,7 +7,7 @@ const GAUGE: &str = "gauge";
 const HISTOGRAM: &str = "histogram";
 
 /// Name, kind, and exactly the labels that it has.
-const LISTED: [(&str, &str, &[&str]); 43] = [
+const LISTED: [(&str, &str, &[&str]); 44] = [
     ("hearth_acquires_total", COUNTER, &["pool", "source", "result", "reason"]),
     ("hearth_acquire_duration_seconds", HISTOGRAM, &["pool", "source", "result"]),
     ("hearth_acquire_stage_duration_seconds", HISTOGRAM, &["stage"]),
@@ -51,6 +51,7 @@ const LISTED: [(&str, &str, &[&str]); 43] = [
     ("tokio_alive_tasks", GAUGE, &[]),
     ("tokio_global_queue_depth", GAUGE, &[]),
     ("tokio_workers_busy_seconds_total", COUNTER, &[]),
+    ("tokio_workers_parks_total", COUNTER, &[]),
 ];
 
 /// What a name may end in.
@@ -93,9 +94,25 @@ pub(crate) fn check(text: &str) {
             assert!(name.ends_with(end), "{name}, a {kind}, does not end in {end}");
         }
     }
-    for name in kinds.keys().filter(|it| it.starts_with("hearth_") || it.starts_with("grpc_")) {
+    for name in kinds.keys() {
         assert!(LISTED.iter().any(|it| it.0 == *name), "{name} is not listed");
     }
+    check_page(&helps);
+}
+
+/// The page of the documentation has a row for each, as it is.
+fn check_page(helps: &BTreeMap<&str, &str>) {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for (name, kind, labels) in LISTED {
+        let mut labels: Vec<_> = labels.iter().map(|it| format!("`{it}`")).collect();
+        labels.sort();
+        let labels = if labels.is_empty() { "-".to_owned() } else { labels.join(", ") };
+        let row = format!("| `{name}` | {kind} | {labels} | {} |", helps[name]);
+        assert!(page.lines().any(|line| line == row), "docs/metrics.md has no row {row}");
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, LISTED.len());
 }
 
 fn label_names(rest: &str) -> Vec<&str> {
