@@ -222,9 +222,9 @@ impl<W> Ledger<W> {
         let is_next = self.line.is_empty() || self.would_serve(tenant);
         let vm = match is_next && self.is_free_for(tenant, 0) {
             true if mutants::is(Mutant::NewBeforeOld) => {
-                self.pop_warm(false).or_else(|| self.pop_warm(true))
+                self.serve_oldest(false).or_else(|| self.serve_oldest(true))
             }
-            true => self.pop_warm(true).or_else(|| self.pop_warm(false)),
+            true => self.serve_oldest(true).or_else(|| self.serve_oldest(false)),
             false => None,
         };
         if vm.is_some() && self.wishes.len() < self.bounds.target {
@@ -419,9 +419,15 @@ impl<W> Ledger<W> {
         let entry = self.vms.get_mut(&vm_id)?;
         entry.state = entry.state.next(VmEvent::Reserved)?;
         let vm = entry.vm.clone();
-        self.note_served(is_outdated);
         self.end_rollout();
         vm
+    }
+
+    /// A shelf's oldest VM, for somebody: one that is thrown away serves nobody.
+    fn serve_oldest(&mut self, is_outdated: bool) -> Option<WarmVm> {
+        let vm = self.pop_warm(is_outdated)?;
+        self.note_served(is_outdated);
+        Some(vm)
     }
 
     fn note_served(&mut self, is_outdated: bool) {

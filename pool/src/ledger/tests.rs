@@ -194,6 +194,21 @@ fn a_generation_that_cannot_be_proven_is_taken_back() {
 }
 
 #[test]
+fn a_new_vm_that_is_thrown_away_has_served_nobody() {
+    let mut ledger = books(BOUNDS);
+    restore(&mut ledger, 1);
+    ledger.begin_rollout();
+    assert!(matches!(ledger.adopt(vm(2)), Settled::Warm));
+    assert_eq!(ledger.reserve(&anyone(), NOW).vm, Some(vm(1)), "the old one");
+    ledger.set_bounds(Bounds { most: 0, ..BOUNDS });
+    assert_eq!(ledger.take_surplus(), [vm(2)]);
+    assert!(
+        matches!(ledger.give_back(&vm(1).vm_id, NOW), Some(Settled::Warm)),
+        "nobody has a new one"
+    );
+}
+
+#[test]
 fn after_a_cut_over_nothing_old_is_handed_out() {
     let mut ledger = books(BOUNDS);
     (1..=3).for_each(|number| drop(restore(&mut ledger, number)));
