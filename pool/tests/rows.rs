@@ -96,8 +96,11 @@ async fn a_destroy_that_hangs_or_fails_in_a_row_holds_up_no_other() {
     let hangs = host.faults.add(Call::Destroy, When::Next(1), Fault::Hang);
     host.faults.add(Call::Destroy, When::Every(7), Fault::Fail("unavailable"));
     burst(&node, DEPTH / 2).await;
-    node.until("only the one that hangs is left", || node.pool_of("default").status().leased == 1)
-        .await;
+    // It is tried again beside the try that hangs, and may be gone before anybody looks.
+    node.until("at most the one that hangs is left", || {
+        node.pool_of("default").status().leased <= 1
+    })
+    .await;
     host.faults.remove(hangs);
     is_whole(&host, &node).await;
     node.shut_down(true).await;
