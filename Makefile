@@ -8,7 +8,7 @@ CARGO ?= cargo
 export HEARTH_REQUIRE ?= qemu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest build run demo test test-long sim mutants alerts reliability test-firecracker deviants bench bench-full microbench instructions policies image lint docs fmt
+.PHONY: help setup guest build run demo test test-long sim mutants alerts reliability test-firecracker deviants fuzz bench bench-full microbench instructions policies image lint docs fmt
 
 help: ## Say what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test-firecracker: ## Test on a real Firecracker: HEARTH_FIRECRACKER=PATH [HEARTH
 
 deviants: ## Show that the contract's cases can fail
 	$(CARGO) test --package hearth-providers --test deviants --
+
+fuzz: ## Search for input that hearth cannot bear: FUZZ_SECONDS (60) for each target; TARGETS picks some
+	@scripts/fuzz $(TARGETS)
 
 bench: setup guest ## Measure the budgets of docs/performance.md in some minutes, and print what is met
 	$(CARGO) build --release --package hearth-server

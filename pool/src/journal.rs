@@ -311,6 +311,18 @@ impl Journal {
         self.read_prefix(kind.prefix())
     }
 
+    /// Writes a record as somebody else would: any text under any key. Of a key of 16 bytes it is a
+    /// lease's.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub(crate) fn write_raw(&self, key: &[u8], text: &[u8]) -> Result<()> {
+        self.write(|store| match key.len() {
+            16 => store.leases.insert(key, text),
+            _ => store.control.insert(key, text),
+        })
+    }
+
     fn read_prefix<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>> {
         self.read(|store| {
             let one = |guard: fjall::Guard| {
@@ -429,6 +441,26 @@ impl Journal {
             self.reserve.give_to(&log);
         }
         Store::open(&self.dir)
+    }
+}
+
+/// Looks through a log of these bytes, and again through what was left of it.
+///
+/// # Panics
+/// When what was left is not whole, or more than there was.
+pub(crate) fn fuzz_log(dir: &Path, log: &[u8]) {
+    let path = dir.join("0.jnl");
+    let look = || tail::cut_torn(dir);
+    std::fs::write(&path, log).expect("a log");
+    let cut = look();
+    let left = std::fs::read(&path).expect("the log is there");
+    match cut {
+        Ok(cut) => {
+            assert!(log.starts_with(&left), "nothing but its end is cut");
+            assert!(cut.is_none_or(|cut| cut.at == left.len() as u64));
+            assert!(matches!(look(), Ok(None)), "what was left is whole");
+        }
+        Err(_) => assert!(left == log, "what is damaged is left as it was"),
     }
 }
 

@@ -21,6 +21,8 @@ mod dedicated;
 pub mod env;
 pub mod error;
 pub mod freeze;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod jobs;
 pub mod journal;

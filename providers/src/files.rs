@@ -34,6 +34,18 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&text).map_err(|error| VmRuntimeError::backend(failed(), error))
 }
 
+/// What is written has to be read as what it was.
+///
+/// # Panics
+/// When it is not.
+pub(crate) fn fuzz<T: Serialize + DeserializeOwned>(text: &[u8]) -> Option<T> {
+    let read: T = serde_json::from_slice(text).ok()?;
+    let written = serde_json::to_vec(&read).expect("what was read can be written");
+    let again: T = serde_json::from_slice(&written).expect("what was written can be read");
+    assert_eq!(serde_json::to_vec(&again).ok(), Some(written), "it says the same again");
+    Some(read)
+}
+
 /// As [`write_json`], and on the disk when it returns.
 pub(crate) fn write_json_through<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     write_json(path, value)?;

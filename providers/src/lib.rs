@@ -29,6 +29,8 @@ pub(crate) mod files;
 #[cfg(all(feature = "firecracker", target_os = "linux"))]
 pub mod firecracker;
 pub mod freeze;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id;
 pub mod limit;
 #[cfg(all(any(feature = "firecracker", feature = "qemu"), target_os = "linux"))]

@@ -136,7 +136,7 @@ fn recipe(
     })
 }
 
-fn pool_config(
+pub(crate) fn pool_config(
     settings: &DefaultPool,
     id: PoolId,
     template: TemplateId,

@@ -17,6 +17,8 @@ mod convert;
 mod filter;
 pub mod front;
 mod furnish;
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod health;
 mod hearth;

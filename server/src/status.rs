@@ -238,6 +238,11 @@ pub(crate) fn of_transport(code: Code, message: &str, is_acquire: bool) -> Optio
     })
 }
 
+/// See [`crate::fuzzing::is_known_reason`].
+pub(crate) fn is_known_reason(reason: &str, code: Code) -> bool {
+    reasons::is_known(reason, code)
+}
+
 /// A status in the making.
 struct Answer {
     code: Code,

@@ -17,6 +17,7 @@
 //! another shape, which is read as well; before 1.2.1 only a stopped container can be exported.
 //! A snapshot's directory holds `rootfs.tar`, `Dockerfile` and `image.json`.
 
+pub(crate) mod fuzz;
 mod listing;
 mod rebuild;
 

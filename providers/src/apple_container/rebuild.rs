@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Component, Path};
 
 use super::listing::Process;
@@ -23,7 +23,11 @@ const MAX_EXTENSION_BYTES: u64 = 1 << 20;
 
 /// Writes both files into `into`, and removes `export`.
 pub(super) fn write(export: &Path, into: &Path, process: &Process) -> Result<()> {
-    let cut = cut_down(export, &into.join(ROOTFS)).and_then(|()| std::fs::remove_file(export));
+    let cut = || {
+        cut_down(File::open(export)?, File::create(into.join(ROOTFS))?)?;
+        std::fs::remove_file(export)
+    };
+    let cut = cut();
     cut.map_err(|error| io_error("cut down a container's export".to_owned(), error))?;
     std::fs::write(into.join(DOCKERFILE), dockerfile(process))
         .map_err(|error| io_error("write a Dockerfile".to_owned(), error))
@@ -31,9 +35,9 @@ pub(super) fn write(export: &Path, into: &Path, process: &Process) -> Result<()>
 
 /// Copies an archive without what is in `/tmp` and `/var/tmp`. Entries are copied as they are
 /// found, with the extensions that come before them.
-fn cut_down(export: &Path, into: &Path) -> io::Result<()> {
-    let mut archive = tar::Archive::new(BufReader::new(File::open(export)?));
-    let mut kept = tar::Builder::new(BufWriter::new(File::create(into)?));
+pub(super) fn cut_down(export: impl Read, into: impl Write) -> io::Result<()> {
+    let mut archive = tar::Archive::new(BufReader::new(export));
+    let mut kept = tar::Builder::new(BufWriter::new(into));
     let mut extensions: Vec<(tar::Header, Vec<u8>)> = Vec::new();
     for entry in archive.entries()?.raw(true) {
         let mut entry = entry?;
@@ -79,7 +83,7 @@ fn is_temporary(path: &Path) -> bool {
     }
 }
 
-fn dockerfile(process: &Process) -> String {
+pub(super) fn dockerfile(process: &Process) -> String {
     let mut text = format!("FROM scratch\nADD {ROOTFS} /\n");
     for variable in &process.environment {
         if let Some((key, value)) = variable.split_once('=').filter(|_| is_one_line(variable)) {
@@ -150,7 +154,7 @@ mod tests {
             builder.append_data(&mut header, path, b"data".as_slice()).unwrap();
         }
         builder.into_inner().unwrap();
-        cut_down(&export, &rootfs).unwrap();
+        cut_down(File::open(&export).unwrap(), File::create(&rootfs).unwrap()).unwrap();
         let mut kept = tar::Archive::new(File::open(&rootfs).unwrap());
         let kept = kept.entries().unwrap().map(|entry| {
             let entry = entry.unwrap();

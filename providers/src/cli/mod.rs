@@ -163,3 +163,9 @@ pub fn name_of(uid: Uid) -> String {
 fn uid_of(name: &str) -> Option<Uid> {
     name.strip_prefix("hearth-")?.parse().ok()
 }
+
+/// What is written down of a machine and an image.
+pub(crate) fn fuzz(text: &[u8]) {
+    drop(crate::files::fuzz::<machine::Record>(text));
+    drop(crate::files::fuzz::<machine::Image>(text));
+}

@@ -35,6 +35,7 @@ mod commit_mark;
 mod config;
 mod console;
 mod fault;
+pub(crate) mod fuzz;
 mod image;
 mod labels;
 mod machine;

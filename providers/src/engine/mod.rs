@@ -153,5 +153,11 @@ impl<B: Backend> Drop for Engine<B> {
     }
 }
 
+/// What is written down of an instance, and of one that an artifact keeps.
+pub(crate) fn fuzz(text: &[u8]) {
+    drop(crate::files::fuzz::<instance::Record>(text));
+    preserved::fuzz(text);
+}
+
 #[cfg(test)]
 mod tests;

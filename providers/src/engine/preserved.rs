@@ -84,3 +84,8 @@ impl<B: Backend> Engine<B> {
         preserved.write(&dir)
     }
 }
+
+/// What is written down of an instance that an artifact keeps.
+pub(super) fn fuzz(text: &[u8]) {
+    drop(files::fuzz::<Preserved>(text));
+}

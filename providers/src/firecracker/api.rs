@@ -10,7 +10,8 @@ use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::exchange::{NoAnswer, exchange};
+use super::exchange::{Answer, NoAnswer, exchange};
+use crate::env::Deadline;
 
 /// The API's socket, in the directory where the process works.
 pub(super) const SOCKET: &str = "api.sock";
@@ -97,10 +98,7 @@ impl Api {
 
     /// Where the VM stands. Answered only once what was asked before is done.
     pub(super) fn state(&self, timeout: Duration) -> Result<VmState, ApiError> {
-        let body = self.call(Method::GET, "/", None, timeout)?;
-        let info: InstanceInfo = serde_json::from_value(body)
-            .map_err(|error| ApiError::None(NoAnswer::Broken(error.into())))?;
-        Ok(info.state)
+        state_in(self.call(Method::GET, "/", None, timeout)?)
     }
 
     pub(super) fn put(
@@ -129,18 +127,37 @@ impl Api {
         timeout: Duration,
     ) -> Result<Value, ApiError> {
         let body = body.unwrap_or_default();
-        let answer = exchange(&self.home, SOCKET, method, path, body, timeout)?;
-        match answer.status {
-            StatusCode::OK => serde_json::from_slice(&answer.body)
-                .map_err(|error| ApiError::None(NoAnswer::Broken(error.into()))),
-            StatusCode::NO_CONTENT => Ok(Value::Null),
-            StatusCode::SERVICE_UNAVAILABLE => Err(ApiError::Busy),
-            status => Err(ApiError::Refused {
-                status: status.as_u16(),
-                message: fault_message(&answer.body),
-            }),
+        read(&exchange(&self.home, SOCKET, method, path, body, timeout)?)
+    }
+}
+
+/// What an answer says.
+fn read(answer: &Answer) -> Result<Value, ApiError> {
+    match answer.status {
+        StatusCode::OK => serde_json::from_slice(&answer.body)
+            .map_err(|error| ApiError::None(NoAnswer::Broken(error.into()))),
+        StatusCode::NO_CONTENT => Ok(Value::Null),
+        StatusCode::SERVICE_UNAVAILABLE => Err(ApiError::Busy),
+        status => {
+            Err(ApiError::Refused { status: status.as_u16(), message: fault_message(&answer.body) })
         }
     }
+}
+
+fn state_in(body: Value) -> Result<VmState, ApiError> {
+    let info: InstanceInfo = serde_json::from_value(body)
+        .map_err(|error| ApiError::None(NoAnswer::Broken(error.into())))?;
+    Ok(info.state)
+}
+
+/// Asks a server for its state that says `answer` whatever it hears, and then ends.
+pub(super) fn fuzz(answer: &[u8]) {
+    let Some(stream) = crate::fuzzing::peer(answer) else { return };
+    let deadline = Deadline::after(crate::fuzzing::TIMEOUT);
+    let _ = super::exchange::over(stream, Method::GET, "/", Vec::new(), deadline)
+        .map_err(ApiError::None)
+        .and_then(|answer| read(&answer))
+        .and_then(state_in);
 }
 
 fn to_bytes(body: &impl Serialize) -> Result<Vec<u8>, ApiError> {

@@ -69,6 +69,20 @@ pub(super) fn exchange(
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => NoAnswer::NotListening(error),
         _ => NoAnswer::Broken(error.into()),
     })?;
+    over(stream, method, path, body, deadline)
+}
+
+/// Sends one request over `stream`, and waits for the whole answer.
+///
+/// # Errors
+/// As for [`exchange`].
+pub(super) fn over(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+    deadline: Deadline,
+) -> Result<Answer, NoAnswer> {
     stream.set_nonblocking(true).map_err(|error| NoAnswer::Broken(error.into()))?;
     let descriptor = stream.try_clone().map_err(|error| NoAnswer::Broken(error.into()))?;
     let mut request = Request::builder().method(method).uri(path).header("host", "localhost");

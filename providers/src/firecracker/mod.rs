@@ -27,6 +27,7 @@ mod capture;
 mod config;
 mod drive;
 mod exchange;
+pub(crate) mod fuzz;
 mod handler;
 mod home;
 mod host;

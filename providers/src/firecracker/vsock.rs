@@ -51,7 +51,16 @@ pub(super) fn attach(
 
 fn connect(machine: &Machine, port: u32, timeout: Duration) -> io::Result<UnixStream> {
     let deadline = Deadline::after(timeout);
-    let mut stream = socket::connect(&machine.home_path(), VSOCK, timeout)?;
+    ask(socket::connect(&machine.home_path(), VSOCK, timeout)?, port, deadline, timeout)
+}
+
+/// Asks for a port at the other end of `stream`, which then is the way to it.
+fn ask(
+    mut stream: UnixStream,
+    port: u32,
+    deadline: Deadline,
+    timeout: Duration,
+) -> io::Result<UnixStream> {
     stream.set_write_timeout(Some(timeout))?;
     stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
     let mut line = Vec::new();
@@ -77,4 +86,11 @@ fn connect(machine: &Machine, port: u32, timeout: Duration) -> io::Result<UnixSt
             Err(io::Error::new(io::ErrorKind::InvalidData, said))
         }
     }
+}
+
+/// Asks for a port of one that says `answer` whatever it hears, and then ends.
+pub(super) fn fuzz(answer: &[u8]) {
+    let Some(stream) = crate::fuzzing::peer(answer) else { return };
+    let timeout = crate::fuzzing::TIMEOUT;
+    let _ = ask(stream, 1024, Deadline::after(timeout), timeout);
 }

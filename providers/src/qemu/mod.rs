@@ -25,6 +25,7 @@ mod capture;
 mod channel;
 mod config;
 mod disk;
+pub(crate) mod fuzz;
 mod host;
 mod image;
 mod machine;

@@ -45,7 +45,11 @@ impl Qmp {
     /// Connects to the monitor of the instance in `dir`, and is ready for commands.
     pub(super) fn connect(dir: &Path, timeout: Duration) -> Result<Self, QmpError> {
         let deadline = Deadline::after(timeout);
-        let stream = socket::connect(dir, MONITOR, timeout)?;
+        Self::greet(socket::connect(dir, MONITOR, timeout)?, deadline)
+    }
+
+    /// Hears the greeting at the other end of `stream`, and agrees on nothing but commands.
+    fn greet(stream: UnixStream, deadline: Deadline) -> Result<Self, QmpError> {
         let mut qmp = Self { stream, received: Vec::new() };
         let greeting = qmp.receive(deadline)?;
         if greeting.get("QMP").is_none() {
@@ -109,6 +113,24 @@ fn left(deadline: Deadline) -> io::Result<Duration> {
 
 fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// What hearth asks of a monitor, asked of one that says `answers` whatever it hears, and then ends.
+pub(super) fn fuzz(answers: &[u8]) {
+    let Some(stream) = crate::fuzzing::peer(answers) else { return };
+    let timeout = crate::fuzzing::TIMEOUT;
+    let Ok(mut qmp) = Qmp::greet(stream, Deadline::after(timeout)) else { return };
+    for _ in 0..8 {
+        let ended = [
+            qmp.execute(&qmp::query_status {}, timeout).map(drop),
+            qmp.execute(&qmp::query_migrate {}, timeout).map(drop),
+            qmp.execute(&qmp::query_block {}, timeout).map(drop),
+            qmp.execute(&qmp::cont {}, timeout).map(drop),
+        ];
+        if ended.iter().all(|it| matches!(it, Err(QmpError::Broken(_)))) {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

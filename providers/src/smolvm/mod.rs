@@ -18,6 +18,7 @@
 //! `machine.smolmachine` and `image.json`.
 
 #[cfg(target_os = "linux")]
+pub(crate) mod fuzz;
 mod host;
 mod listing;
 

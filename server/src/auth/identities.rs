@@ -137,7 +137,15 @@ impl Known {
         self.by_uid.get(&uid)
     }
 
-    fn read(text: &[u8], source: &mut Source, path: &Path) -> Result<Self, String> {
+    /// Everybody of the file `text` at `path`; `read_keys` reads the files that it names.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn read(
+        text: &[u8],
+        path: &Path,
+        read_keys: impl FnOnce(&Path) -> Result<Vec<u8>, String>,
+    ) -> Result<Self, String> {
         let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
         let mut known = Self::default();
@@ -164,7 +172,7 @@ impl Known {
             let of = |error| format!("jwt.keys: {}: {error}", settings.keys.display());
             // A relative path is meant from the file that names it.
             let keys = path.parent().unwrap_or(Path::new("")).join(&settings.keys);
-            let keys = source.read(&keys).map_err(of)?;
+            let keys = read_keys(&keys).map_err(of)?;
             known.jwt = Some(Verifier::new(&settings, &keys).map_err(of)?);
         }
         Ok(known)
@@ -261,7 +269,7 @@ impl Identities {
 fn load(path: &Path) -> Result<(Known, reload::Digest), String> {
     let mut source = Source::default();
     let text = source.read(path)?;
-    let known = Known::read(&text, &mut source, path)?;
+    let known = Known::read(&text, path, |keys| source.read(keys))?;
     Ok((known, source.digest()))
 }
 

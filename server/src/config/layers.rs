@@ -88,16 +88,30 @@ pub(crate) fn load_from(
     variables: impl IntoIterator<Item = (String, String)>,
     flags: &Flags,
 ) -> Result<Loaded, ConfigError> {
+    let Some(file) = file else { return load_text(None, variables, flags) };
+    let layer = format!("the file {}", file.display());
+    match std::fs::read_to_string(file) {
+        Ok(text) => load_text(Some((&layer, &text)), variables, flags),
+        Err(error) => {
+            let why = format!("it cannot be read: {error}");
+            Err(ConfigError { key: String::new(), layer, why })
+        }
+    }
+}
+
+/// As [`load_from`], of a file by what it is called in errors, and what is in it.
+///
+/// # Errors
+/// As for [`load_from`].
+pub(crate) fn load_text(
+    file: Option<(&str, &str)>,
+    variables: impl IntoIterator<Item = (String, String)>,
+    flags: &Flags,
+) -> Result<Loaded, ConfigError> {
     let mut stages = Stages { figment: Figment::new(), before: Vec::new() };
     stages.add("the defaults", Figment::from(Serialized::defaults(Config::default())))?;
-    if let Some(file) = file {
-        let layer = format!("the file {}", file.display());
-        let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
-            key: String::new(),
-            layer: layer.clone(),
-            why: format!("it cannot be read: {error}"),
-        })?;
-        stages.add(&layer, Figment::from(Toml::string(&text)))?;
+    if let Some((layer, text)) = file {
+        stages.add(layer, Figment::from(Toml::string(text)))?;
     }
     let (environment, ignored_variables) = environment(variables)?;
     stages.add("the environment", environment)?;

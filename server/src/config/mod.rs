@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use kinds::DefaultGuest;
 pub use kinds::ProviderKind;
-pub(crate) use layers::Flags;
 pub use layers::{ConfigError, Loaded, load};
+pub(crate) use layers::{Flags, load_text};
 pub use limits::{Limits, Streams};
 pub use providers::{Accel, ProviderConfig};
 pub use security::{Audit, Auth, Tls};

@@ -48,6 +48,9 @@ pub(crate) const SERVICES: [&str; 6] = [
     "google.longrunning.Operations",
 ];
 
+/// What lists can be filtered by.
+pub(crate) const FILTERS: [&[crate::filter::Field]; 2] = [vm::FILTER, pool::FILTER];
+
 /// When to come back for a place that others have.
 const FULL_FOR: Duration = Duration::from_secs(1);
 

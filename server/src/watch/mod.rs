@@ -11,7 +11,7 @@
 mod feed;
 mod hub;
 mod pools;
-mod token;
+pub(crate) mod token;
 mod vms;
 mod watching;
 

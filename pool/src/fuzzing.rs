@@ -1,0 +1,46 @@
+//! Ways in for a search for input that the journal here cannot bear: see `fuzz/` and decision 31.
+
+use std::path::Path;
+
+pub use hearth_providers::fuzzing::{Scratch, Target, pieces};
+
+use crate::error::Result;
+use crate::journal::{self, Journal};
+
+/// All that are here.
+pub const TARGETS: &[Target] = &[Target { name: "journal_log", run: journal_log }];
+
+/// A log of the journal that was torn, damaged, or made up.
+fn journal_log(bytes: &[u8]) {
+    let dir = Scratch::new();
+    journal::fuzz_log(&dir.0, bytes);
+}
+
+/// What the keys of the records of [`fill`] begin with, by the number of their kind; blank: leases.
+pub const KINDS: [&str; 7] =
+    ["", "template/", "pool/", "artifact/", "node/", "operation/", "reply/"];
+
+/// Opens the journal in `dir` and writes a record of each of the `pieces` of `bytes`, whose first byte
+/// says of which kind it is.
+///
+/// # Errors
+/// `Storage`.
+pub fn fill(dir: &Path, env: &dyn crate::env::Env, bytes: &[u8]) -> Result<Journal> {
+    let journal = Journal::open(dir, env)?;
+    for (number, piece) in pieces(bytes).into_iter().enumerate() {
+        let Some((kind, text)) = piece.split_first() else { continue };
+        let prefix = KINDS[usize::from(*kind) % KINDS.len()];
+        let key = match prefix {
+            "" => key_of_lease(text, number).to_vec(),
+            _ => format!("{prefix}{number}").into_bytes(),
+        };
+        journal.write_raw(&key, text)?;
+    }
+    Ok(journal)
+}
+
+/// The uid that a lease says it has, or one of the record's `number`.
+fn key_of_lease(text: &[u8], number: usize) -> [u8; 16] {
+    let read = serde_json::from_slice::<journal::LeaseRecord>(text);
+    read.map_or_else(|_| (number as u128).to_be_bytes(), |record| *record.uid.as_bytes())
+}
