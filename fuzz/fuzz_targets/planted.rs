@@ -1,8 +1,14 @@
-//! A mistake that a search has to find, or it would find none: a word that no seed has.
+//! A mistake that a search has to find, or it would find none: a word that no seed has, of which each letter
+//! leads it on to the next.
 
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    hearth_fuzz::run("ids", bytes);
-    assert_ne!(bytes.get(..4), Some(b"warm".as_slice()), "it is found");
+    if let [b'w', rest @ ..] = bytes
+        && let [b'a', rest @ ..] = rest
+        && let [b'r', rest @ ..] = rest
+        && let [b'm', ..] = rest
+    {
+        panic!("it is found");
+    }
 });

@@ -24,15 +24,18 @@ mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fjall::PersistMode;
 use hearth_providers::Uid;
+use hearth_providers::beneath;
+use hearth_providers::directory::make_private_dir;
 use hearth_providers::env::Env;
 use parking_lot::RwLock;
+use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -467,9 +470,9 @@ pub(crate) fn fuzz_log(dir: &Path, log: &[u8]) {
 /// Takes the lock that keeps other hearths out, also while the store is closed for a moment.
 fn lock(dir: &Path) -> Result<File> {
     let make = || {
-        std::fs::create_dir_all(dir)?;
-        let path = dir.join("owner");
-        OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
+        make_private_dir(dir)?;
+        check_private(dir)?;
+        beneath::open(&dir.join("owner"), OFlags::RDWR | OFlags::CREATE)
     };
     let file = make().map_err(|error| store::refused(dir, &error))?;
     let mut tries = 0;
@@ -485,6 +488,37 @@ fn lock(dir: &Path) -> Result<File> {
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Refuses a directory that somebody else could have put something into, and links in it: the store opens
+/// its own files, and follows them.
+fn check_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let refuse = |path: &Path, why: &str| {
+        let why = format!("{} {why}: nobody but hearth puts anything there", path.display());
+        Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, why))
+    };
+    let own = rustix::process::geteuid().as_raw();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for path in std::iter::once(Ok(dir.clone()))
+            .chain(std::fs::read_dir(&dir)?.map(|entry| Ok(entry?.path())))
+        {
+            let path: PathBuf = path.map_err(|error: std::io::Error| error)?;
+            let found = std::fs::symlink_metadata(&path)?;
+            match found.file_type() {
+                kind if kind.is_symlink() => return refuse(&path, "is a link"),
+                _ if found.uid() != own && found.uid() != 0 => {
+                    return refuse(&path, "is another user's");
+                }
+                _ if found.mode() & 0o022 != 0 => return refuse(&path, "can be written by others"),
+                kind if kind.is_dir() && path != dir => dirs.push(path),
+                kind if kind.is_dir() || kind.is_file() => {}
+                _ => return refuse(&path, "is no file"),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// As many as make two seconds: on a busy host such a child takes its time.

@@ -16,6 +16,7 @@ use dashmap::mapref::entry::Entry;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
+use crate::beneath;
 use crate::error::{Result, VmRuntimeError};
 use crate::id::{Uid, VmId};
 use crate::map::SharedIdMap;
@@ -38,6 +39,19 @@ impl Paths {
     /// Everything of one snapshot.
     pub fn snapshot(&self, uid: Uid) -> PathBuf {
         self.state.join("snapshots").join(uid.to_string())
+    }
+
+    /// The same with the links followed that lie above them, which are the operator's; both are made
+    /// (0700) when absent. From there on no link is followed: see [`crate::beneath`].
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn resolved(&self) -> io::Result<Self> {
+        let resolve = |dir: &Path| {
+            make_private_dir(dir)?;
+            dir.canonicalize()
+        };
+        Ok(Self { state: resolve(&self.state)?, runtime: resolve(&self.runtime)? })
     }
 
     fn names(&self) -> PathBuf {
@@ -70,12 +84,15 @@ impl Directory {
     /// # Errors
     /// `Backend` when a path cannot be made.
     pub fn open(paths: Paths) -> Result<Self> {
+        let paths = paths.resolved().map_err(|error| {
+            VmRuntimeError::backend(format!("make {}", paths.state.display()), error)
+        })?;
         for dir in [paths.state.join("instances"), paths.state.join("snapshots"), paths.names()] {
-            make_private_dir(&dir).map_err(|error| {
+            beneath::private_dir(&dir).map_err(|error| {
                 VmRuntimeError::backend(format!("make {}", dir.display()), error)
             })?;
         }
-        let names = std::fs::File::open(paths.names())
+        let names = beneath::open_dir(&paths.names())
             .map_err(|error| VmRuntimeError::backend("open the names", error))?;
         let disk = Some(Disk { paths, names: names.into() });
         Ok(Self { index: SharedIdMap::default(), disk })

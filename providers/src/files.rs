@@ -1,27 +1,24 @@
 //! The few file operations that several modules need, each of them whole or not at all.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::backend::Source;
+use crate::beneath;
 use crate::error::{Result, VmRuntimeError};
 
 /// Writes `value` as JSON so that a reader sees the former file or the whole new one. Private to
 /// its owner.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
     let write = || -> io::Result<()> {
         let temporary = path.with_extension("new");
         let text = serde_json::to_vec_pretty(value)?;
-        let mut options = std::fs::OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&text)?;
+        beneath::create(&temporary)?.write_all(&text)?;
         std::fs::rename(&temporary, path)
     };
     write().map_err(|error| io_error(format!("write {}", path.display()), error))
@@ -30,7 +27,7 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 /// Reads what [`write_json`] wrote.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let failed = || format!("read {}", path.display());
-    let text = std::fs::read(path).map_err(|error| io_error(failed(), error))?;
+    let text = beneath::read(path).map_err(|error| io_error(failed(), error))?;
     serde_json::from_slice(&text).map_err(|error| VmRuntimeError::backend(failed(), error))
 }
 
@@ -50,7 +47,8 @@ pub(crate) fn fuzz<T: Serialize + DeserializeOwned>(text: &[u8]) -> Option<T> {
 pub(crate) fn write_json_through<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     write_json(path, value)?;
     let failed = |error| io_error(format!("write {}", path.display()), error);
-    File::open(path).and_then(|file| file.sync_all()).map_err(failed)?;
+    let file = beneath::open(path, OFlags::RDONLY);
+    file.and_then(|file| file.sync_all()).map_err(failed)?;
     path.parent().map_or(Ok(()), sync_dir).map_err(failed)
 }
 
@@ -59,7 +57,7 @@ pub(crate) fn sync_tree(dir: &Path) -> Result<()> {
     let failed = |error| io_error(format!("write {}", dir.display()), error);
     let sync = || -> io::Result<()> {
         for file in files_in(dir)? {
-            File::open(dir.join(file))?.sync_all()?;
+            beneath::open(&dir.join(file), OFlags::RDONLY)?.sync_all()?;
         }
         sync_dir(dir)?;
         dir.parent().map_or(Ok(()), sync_dir)
@@ -68,7 +66,7 @@ pub(crate) fn sync_tree(dir: &Path) -> Result<()> {
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    beneath::open_dir(dir)?.sync_all()
 }
 
 /// The names of the plain files in `dir`, sorted.
@@ -99,7 +97,8 @@ pub(crate) fn export<I>(
     let mut archive = tar::Builder::new(into);
     archive.mode(tar::HeaderMode::Deterministic);
     for file in files {
-        archive.append_path_with_name(dir.join(file), file).map_err(failed)?;
+        let mut opened = beneath::open(&dir.join(file), OFlags::RDONLY).map_err(failed)?;
+        archive.append_file(file, &mut opened).map_err(failed)?;
     }
     archive.finish().map_err(failed)
 }

@@ -125,6 +125,7 @@ fn guest_agent(bytes: &[u8]) {
     }
     impl GuestChannel for Channel {
         fn set_timeout(&mut self, timeout: Duration) -> std::io::Result<()> {
+            self.0.set_write_timeout(Some(timeout))?;
             self.0.set_read_timeout(Some(timeout))
         }
     }
@@ -134,7 +135,12 @@ fn guest_agent(bytes: &[u8]) {
     words.extend_from_slice(bytes);
     let Some(stream) = peer(&words) else { return };
     let mut agent = Agent::greet(Box::new(Channel(stream)), nonce, TIMEOUT).expect("it answers");
-    while let Ok(_) | Err(crate::VmRuntimeError::Backend { .. }) = agent.ping(TIMEOUT) {}
+    // Nobody takes what is asked, so it is not asked without end.
+    for _ in 0..64 {
+        let (Ok(_) | Err(crate::VmRuntimeError::Backend { .. })) = agent.ping(TIMEOUT) else {
+            return;
+        };
+    }
 }
 
 /// What tools say of their machines.

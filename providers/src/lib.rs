@@ -12,7 +12,7 @@ pub mod agent;
 #[cfg(feature = "apple-container")]
 pub mod apple_container;
 pub mod backend;
-pub(crate) mod beneath;
+pub mod beneath;
 pub mod capabilities;
 #[cfg(any(feature = "apple-container", feature = "smolvm"))]
 pub mod cli;

@@ -82,6 +82,12 @@ impl<I> Snapshot<I> {
 }
 
 impl Record {
+    /// It is in the directory of the snapshot `uid`, and so are all the files that it names.
+    pub(crate) fn is_of(&self, uid: Uid) -> bool {
+        let is_name = |file: &String| Path::new(file).file_name() == Some(file.as_ref());
+        self.uid == uid && self.files.iter().all(is_name)
+    }
+
     /// The snapshot as it is shown; without the clones that pin it.
     pub(crate) fn into_view(self) -> SnapshotView {
         SnapshotView {

@@ -9,17 +9,18 @@
 //! the file full.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use hearth_pool::tasks::TaskGroup;
+use hearth_providers::beneath;
 use hearth_providers::env::Env;
 use parking_lot::Mutex;
+use rustix::fs::OFlags;
 use serde::Serialize;
 
 use crate::auth::Caller;
@@ -124,7 +125,7 @@ impl Audit {
         settings: &config::Audit,
         env: Arc<dyn Env>,
     ) -> io::Result<Arc<Self>> {
-        config::dirs::make_private(dir)?;
+        beneath::private_dir(dir)?;
         let (max_bytes, max_files) = (settings.max_file_bytes, settings.max_files);
         let files = Files { dir: dir.to_owned(), max_bytes, max_files, open: None };
         let mut files = files;
@@ -239,12 +240,8 @@ impl Files {
 
     fn newest(&mut self) -> io::Result<&mut (File, u64)> {
         if self.open.is_none() {
-            let file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(0o600)
-                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-                .open(self.path(0))?;
+            let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
+            let file = beneath::open(&self.path(0), flags)?;
             let length = file.metadata()?.len();
             self.open = Some((file, length));
         }

@@ -113,13 +113,13 @@ impl Hearth {
         metrics::install().map_err(|error| StartError::Internal(error.into()))?;
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
         let state = config.state.clone().or_else(dirs::default_state).ok_or(StartError::NoState)?;
-        make_private(&state)?;
+        let state = make_private(&state)?;
         let journal = Journal::open(&state.join("journal"), &*env)?;
         let runtime = match &config.runtime {
             Some(runtime) => runtime.clone(),
             None => dirs::default_runtime(&state, journal.state_uuid()),
         };
-        make_private(&runtime)?;
+        let runtime = make_private(&runtime)?;
         tracing::info!(state = %state.display(), runtime = %runtime.display(), "hearth opens");
         let paths = Paths { state, runtime: runtime.clone() };
         let providers = backends::open(&config, &paths, journal.state_uuid(), &env)
@@ -262,7 +262,11 @@ fn open_audit(
     state: &std::path::Path,
     env: &Arc<dyn Env>,
 ) -> Result<Arc<Audit>, StartError> {
-    let dir = config.audit.dir.clone().unwrap_or_else(|| state.join("audit"));
+    let dir = match &config.audit.dir {
+        // An operator's own may be behind a link.
+        Some(dir) => make_private(dir)?,
+        None => state.join("audit"),
+    };
     let failed = |source| StartError::Directory { path: dir.clone(), source };
     Audit::open(&dir, &config.audit, Arc::clone(env)).map_err(failed)
 }
@@ -273,9 +277,10 @@ fn open_identities(config: &Config) -> Result<Option<Arc<Identities>>, StartErro
     Identities::open(file).map(Some).map_err(wrong)
 }
 
-fn make_private(path: &std::path::Path) -> Result<(), StartError> {
+/// Makes it, and answers where it is: from here on no link on the way to it is followed.
+fn make_private(path: &std::path::Path) -> Result<PathBuf, StartError> {
     let failed = |source| StartError::Directory { path: path.to_owned(), source };
-    dirs::make_private(path).map_err(failed)
+    dirs::make_private(path).and_then(|()| path.canonicalize()).map_err(failed)
 }
 
 /// Connections that the kernel holds until they are taken. When all clients come at once, after a

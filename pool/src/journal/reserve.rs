@@ -7,11 +7,13 @@
 //! out; it is made again as soon as there is room for twice its size, so that a disk at the edge
 //! does not let every other acquire pass.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hearth_providers::beneath;
 use parking_lot::Mutex;
+use rustix::fs::OFlags;
 
 /// How much is kept back: the records of some thousands of releases.
 pub(super) const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
@@ -48,7 +50,7 @@ impl Reserve {
     }
 
     fn allocate_and_halve(&self) -> io::Result<()> {
-        let file = File::create(&self.path)?;
+        let file = beneath::create(&self.path)?;
         allocate(&file, 2 * RESERVE_BYTES)?;
         file.set_len(RESERVE_BYTES)
     }
@@ -63,7 +65,7 @@ impl Reserve {
         let mut is_held = self.is_held.lock();
         *is_held = false;
         let _ = std::fs::remove_file(&self.path);
-        let given = OpenOptions::new().write(true).open(log).and_then(|log| extend(&log));
+        let given = beneath::open(log, OFlags::WRONLY).and_then(|log| extend(&log));
         if let Err(error) = given {
             tracing::warn!(%error, "the log did not get all of the space that was kept back");
         }

@@ -14,9 +14,11 @@
 //!
 //! Zeros at the end are neither: the store makes its files larger than what is in them.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use hearth_providers::beneath;
+use rustix::fs::OFlags;
 
 use super::Control;
 
@@ -101,7 +103,7 @@ fn logs(dir: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// What is in a file, without the zeros at its end.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    let mut file = beneath::open(path, OFlags::RDONLY)?;
     let (mut bytes, mut zeros) = (Vec::new(), 0);
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
@@ -124,7 +126,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn truncate(path: &Path, len: u64) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).open(path)?;
+    let file = beneath::open(path, OFlags::WRONLY)?;
     if file.metadata()?.len() != len {
         file.set_len(len)?;
         file.sync_all()?;

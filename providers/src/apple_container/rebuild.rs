@@ -5,11 +5,13 @@
 //! that mark the container as ours: whoever makes something of the image does not inherit them.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Component, Path};
 
+use rustix::fs::OFlags;
+
 use super::listing::Process;
+use crate::beneath;
 use crate::error::Result;
 use crate::files::io_error;
 
@@ -24,12 +26,13 @@ const MAX_EXTENSION_BYTES: u64 = 1 << 20;
 /// Writes both files into `into`, and removes `export`.
 pub(super) fn write(export: &Path, into: &Path, process: &Process) -> Result<()> {
     let cut = || {
-        cut_down(File::open(export)?, File::create(into.join(ROOTFS))?)?;
+        cut_down(beneath::open(export, OFlags::RDONLY)?, beneath::create_new(&into.join(ROOTFS))?)?;
         std::fs::remove_file(export)
     };
     let cut = cut();
     cut.map_err(|error| io_error("cut down a container's export".to_owned(), error))?;
-    std::fs::write(into.join(DOCKERFILE), dockerfile(process))
+    beneath::create_new(&into.join(DOCKERFILE))
+        .and_then(|mut file| file.write_all(dockerfile(process).as_bytes()))
         .map_err(|error| io_error("write a Dockerfile".to_owned(), error))
 }
 
@@ -128,6 +131,8 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]

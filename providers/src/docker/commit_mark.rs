@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::beneath;
 use crate::error::Result;
 use crate::files;
 
@@ -17,7 +18,7 @@ pub(super) struct CommitMark {
 impl CommitMark {
     pub(super) fn set(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE);
-        let written = fs::write(&path, []);
+        let written = beneath::create(&path);
         written.map_err(|error| files::io_error(format!("write {}", path.display()), error))?;
         Ok(Self { path })
     }

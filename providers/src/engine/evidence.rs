@@ -5,7 +5,7 @@
 //! so many bytes of each, so long. Several providers share it; who writes last sweeps.
 
 use std::fs;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -60,7 +60,7 @@ pub(super) fn keep(
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     // Names sort by age.
     let into = quarantine.join(format!("{:013}-{}", since.as_millis(), view.uid));
-    crate::directory::make_private_dir(&into).map_err(failed)?;
+    beneath::private_dir(&into).map_err(failed)?;
     let record = Record {
         vm_id: view.vm_id.as_str(),
         uid: view.uid,
@@ -87,7 +87,7 @@ fn copy_words(from: &Path, into: &Path) -> io::Result<()> {
         file.seek(SeekFrom::Start(length.saturating_sub(MAX_FILE_BYTES)))?;
         let mut end = Vec::new();
         file.take(MAX_FILE_BYTES).read_to_end(&mut end)?;
-        fs::write(into.join(name), end)?;
+        beneath::create_new(&into.join(name))?.write_all(&end)?;
     }
     Ok(())
 }
@@ -95,7 +95,9 @@ fn copy_words(from: &Path, into: &Path) -> io::Result<()> {
 /// Removes what is too old, and the oldest until `most` are left. What is called otherwise than by us is
 /// not touched.
 pub(super) fn sweep(quarantine: &Path, now: SystemTime, most: usize) {
-    let mut kept: Vec<_> = fs::read_dir(quarantine)
+    // What is not there, or leads elsewhere, has nothing of ours.
+    let found = beneath::open_dir(quarantine).and_then(|_| fs::read_dir(quarantine));
+    let mut kept: Vec<_> = found
         .into_iter()
         .flatten()
         .flatten()

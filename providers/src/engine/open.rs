@@ -76,6 +76,9 @@ impl<B: Backend> Engine<B> {
         env: Arc<dyn Env>,
         paths: Paths,
     ) -> Result<(Self, OpenReport)> {
+        let paths = paths.resolved().map_err(|error| {
+            VmRuntimeError::backend(format!("make {}", paths.state.display()), error)
+        })?;
         let directory = Directory::open(paths.clone())?;
         let names = directory.names_on_disk()?;
         let engine = Self::new(name, Arc::new(backend), env, directory);
@@ -247,6 +250,9 @@ impl<B: Backend> Engine<B> {
             let dir = paths.snapshot(uid);
             match snapshots::read_record(&dir) {
                 Some(record) if record.provider != self.name => {}
+                Some(record) if !record.is_of(uid) => {
+                    tracing::warn!(%uid, "a snapshot whose record is another's is left alone");
+                }
                 Some(record) => {
                     let view = record.clone().into_view();
                     let image = self.backend.load_image(&dir, &view).inspect_err(|error| {
@@ -288,8 +294,15 @@ fn uids_in(dir: &Path) -> Result<Vec<Uid>> {
     let failed = |error| VmRuntimeError::backend(format!("read {}", dir.display()), error);
     let mut uids = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        uids.extend(name.to_str().and_then(|name| name.parse::<Uid>().ok()));
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let Some(uid) = name.to_str().and_then(|name| name.parse::<Uid>().ok()) else { continue };
+        // A uid has other spellings, which are other names here, and a link leads away.
+        let is_ours = name.to_str() == Some(&uid.to_string());
+        match is_ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            true => uids.push(uid),
+            false => tracing::warn!(path = %entry.path().display(), "a stranger is left alone"),
+        }
     }
     uids.sort();
     Ok(uids)

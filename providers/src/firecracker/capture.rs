@@ -5,7 +5,7 @@
 //! copy: merging into a file of the right length is what it does by design. The last snapshot's
 //! memory is kept by a link of our own, so that it may be deleted meanwhile.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::blueprint::Blueprint;
 use super::image::{Image, MEMORY, STATE};
 use super::machine::Machine;
 use crate::backend::Captured;
+use crate::beneath;
 use crate::error::Result;
 use crate::files;
 use crate::local::image;
@@ -41,7 +42,7 @@ impl FirecrackerBackend {
         let is_diff = self.copy_base(machine)?;
         let mark = machine.vmm.dir.join(STANDS_STILL);
         if was_running {
-            File::create(&mark)
+            beneath::create(&mark)
                 .map_err(|error| files::io_error("mark a snapshot's begin".into(), error))?;
         }
         let stood = self.capture_still(machine, was_running, is_diff, into);

@@ -4,12 +4,12 @@
 //! file is a link to one outside: to the instance's own, which then belong to the jail's user,
 //! or to one that is lent for reading.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, lchown as chown, symlink};
+use std::os::unix::fs::{PermissionsExt as _, lchown as chown, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 
 use super::blueprint::Blueprint;
 use crate::beneath;
@@ -124,7 +124,7 @@ impl<'a> Home<'a> {
     /// Makes an empty file that the process writes.
     pub(super) fn make_file(&self, name: &str) -> io::Result<()> {
         let path = self.root.join(name);
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        beneath::open(&path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
         self.owner.map_or(Ok(()), |owner| chown(&path, Some(owner), Some(owner)))
     }
 

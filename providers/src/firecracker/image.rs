@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::blueprint::Blueprint;
 use super::drive::Unusable;
+use crate::beneath;
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
 use crate::local::image::Stamp;
@@ -48,7 +49,7 @@ impl Image {
         made_with: BTreeMap<String, String>,
     ) -> Result<Self> {
         let failed = |error| files::io_error(format!("look at {}", dir.display()), error);
-        let state_sum = sum(&std::fs::read(dir.join(STATE)).map_err(failed)?);
+        let state_sum = sum(&beneath::read(&dir.join(STATE)).map_err(failed)?);
         let memory = Stamp::of(&dir.join(MEMORY)).map_err(failed)?;
         Ok(Self { made_with, blueprint, state_sum, memory })
     }
@@ -86,7 +87,7 @@ impl Image {
         }
         let at = |name: &str| dir.join(name);
         let unreadable = |name: &str, error| missing(format!("{}: {error}", at(name).display()));
-        let state = std::fs::read(at(STATE)).map_err(|error| unreadable(STATE, error))?;
+        let state = beneath::read(&at(STATE)).map_err(|error| unreadable(STATE, error))?;
         if state.is_empty() {
             return Err(missing("its state is empty".to_owned()));
         }

@@ -1,12 +1,14 @@
 //! Copies of large files that may share their blocks, or have holes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
 use rustix::io::Errno;
+
+use crate::beneath;
 
 /// Between two of these whoever wants the copy to end is heard.
 const PIECE_BYTES: usize = 64 << 20;
@@ -18,7 +20,7 @@ const PIECE_BYTES: usize = 64 << 20;
 /// Those of the file system.
 pub(crate) fn copy(from: &Path, to: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
     let source = File::open(from)?;
-    let target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    let target = beneath::create_new(to)?;
     if ioctl_ficlone(&target, &source).is_ok() {
         return Ok(());
     }

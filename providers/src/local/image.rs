@@ -4,8 +4,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::beneath;
 use crate::error::{Result, VmRuntimeError};
 
 /// A file that is not ours, as it was when it was first used: if it has changed, what was made
@@ -39,10 +41,10 @@ pub(crate) fn absolute(field: &'static str, path: &Path) -> Result<PathBuf> {
 pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {
-        let file = std::fs::File::open(entry?.path())?;
+        let file = beneath::open(&entry?.path(), OFlags::RDONLY)?;
         file.sync_data()?;
         bytes += file.metadata()?.blocks() * 512;
     }
-    std::fs::File::open(dir)?.sync_all()?;
+    beneath::open_dir(dir)?.sync_all()?;
     Ok(bytes)
 }

@@ -4,7 +4,6 @@
 //! machine's own disk layers are copied; the layers below never change, so they wait until it
 //! runs again, as does the way to the medium.
 
-use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use super::blueprint::{Blueprint, Memory};
 use super::image::{Image, STATE};
 use super::machine::{Machine, refused};
 use crate::backend::Captured;
+use crate::beneath;
 use crate::env::Deadline;
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
@@ -37,7 +37,7 @@ impl QemuBackend {
     ) -> Result<Captured<Image>> {
         let mark = machine.dir().join(STANDS_STILL);
         if was_running {
-            File::create(&mark)
+            beneath::create(&mark)
                 .map_err(|error| files::io_error("mark a snapshot's begin".into(), error))?;
         }
         let stood = self.capture_still(machine, was_running, into);

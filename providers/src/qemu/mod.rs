@@ -33,14 +33,13 @@ mod qcow2;
 mod qmp;
 mod restore;
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::Agent;
 use crate::backend::{Adopted, Backend, Captured, Place, Reaped, Source};
+use crate::beneath;
 use crate::capabilities::Capabilities;
 use crate::engine::Engine;
 use crate::env::{Deadline, Env};
@@ -131,9 +130,7 @@ impl QemuBackend {
 }
 
 fn make_ram(path: &Path, size_bytes: u64) -> std::io::Result<()> {
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.set_len(size_bytes)
+    beneath::create(path)?.set_len(size_bytes)
 }
 
 impl Backend for QemuBackend {

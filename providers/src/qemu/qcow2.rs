@@ -4,10 +4,11 @@
 //! block of reference counts and an empty table take none. The image names no backing file:
 //! whoever opens it says what lies below, so that no path is ever baked into a file that moves.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+
+use crate::beneath;
 
 const CLUSTER_BITS: u32 = 16;
 const CLUSTER_BYTES: u64 = 1 << CLUSTER_BITS;
@@ -24,7 +25,7 @@ const HEADER_BYTES: u32 = 104;
 pub(super) fn create(path: &Path, size_bytes: u64) -> io::Result<()> {
     let l1_entries = size_bytes.div_ceil(BYTES_PER_L1_ENTRY).max(1);
     let clusters = CLUSTERS_BEFORE_L1 + (l1_entries * 8).div_ceil(CLUSTER_BYTES);
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let file = beneath::create_new(path)?;
     file.set_len(clusters * CLUSTER_BYTES)?;
     file.write_all_at(&header(size_bytes, l1_entries), 0)?;
     file.write_all_at(&(2 * CLUSTER_BYTES).to_be_bytes(), CLUSTER_BYTES)?;

@@ -38,6 +38,7 @@ use rustix::process::{
 };
 
 use crate::backend::Reaped;
+use crate::beneath;
 use crate::env::{Deadline, Env as _, SystemEnv};
 use crate::error::{Result, VmRuntimeError};
 use crate::files;
@@ -323,7 +324,8 @@ fn await_leader(child: Pid, timeout: Duration) -> io::Result<()> {
 fn left_in(pid_file: &Path, home: &Path, timeout: Duration) -> io::Result<u32> {
     let deadline = Deadline::after(timeout);
     loop {
-        let text = std::fs::read_to_string(pid_file).unwrap_or_default();
+        let text =
+            String::from_utf8(beneath::read(pid_file).unwrap_or_default()).unwrap_or_default();
         if let Ok(pid) = text.trim().parse()
             && procfs::works_in(pid, home)
         {

@@ -39,39 +39,36 @@ pub(crate) fn real() -> Real {
 /// What a service has in its journal after some calls: whole, and its log as it is.
 fn journals(real: &mut Real) {
     let copy = Scratch::new();
-    world::run(
-        |dir, env| Journal::open(dir, env),
-        async |world| {
-            world.begin().await.unwrap();
-            for vm_id in ["a", "b"] {
-                let request = v1::AcquireVmRequest {
-                    pool: "pools/default".to_owned(),
-                    vm_id: vm_id.to_owned(),
-                    request_id: "0f8fad5b-d9cb-469f-a165-70867728950e"
-                        .replace("950e", &format!("{vm_id}50e")),
-                    ..Default::default()
-                };
-                let path = "/hearth.v1.VmService/AcquireVm";
-                service::call(world, path, 1, vec![request.encode_to_vec()]).await.unwrap();
-            }
-            let request = v1::StopVmRequest {
-                name: "vms/b".to_owned(),
-                request_id: "0f8fad5b-d9cb-469f-a165-708677289500".to_owned(),
+    world::run(1, Journal::open, async |world| {
+        world.begin().await.unwrap();
+        for vm_id in ["a", "b"] {
+            let request = v1::AcquireVmRequest {
+                pool: "pools/default".to_owned(),
+                vm_id: vm_id.to_owned(),
+                request_id: "0f8fad5b-d9cb-469f-a165-70867728950e"
+                    .replace("950e", &format!("{vm_id}50e")),
                 ..Default::default()
             };
-            let path = "/hearth.v1.VmService/StopVm";
+            let path = "/hearth.v1.VmService/AcquireVm";
             service::call(world, path, 1, vec![request.encode_to_vec()]).await.unwrap();
-            let request = v1::FreezeVmRequest {
-                name: "vms/a".to_owned(),
-                artifact_id: "f".to_owned(),
-                ..Default::default()
-            };
-            let path = "/hearth.v1.VmService/FreezeVm";
-            service::call(world, path, 1, vec![request.encode_to_vec()]).await.unwrap();
-            tokio::time::sleep(std::time::Duration::from_secs(60)).await;
-            copy_into(&world.journal(), &copy.0);
-        },
-    );
+        }
+        let request = v1::StopVmRequest {
+            name: "vms/b".to_owned(),
+            request_id: "0f8fad5b-d9cb-469f-a165-708677289500".to_owned(),
+            ..Default::default()
+        };
+        let path = "/hearth.v1.VmService/StopVm";
+        service::call(world, path, 1, vec![request.encode_to_vec()]).await.unwrap();
+        let request = v1::FreezeVmRequest {
+            name: "vms/a".to_owned(),
+            artifact_id: "f".to_owned(),
+            ..Default::default()
+        };
+        let path = "/hearth.v1.VmService/FreezeVm";
+        service::call(world, path, 1, vec![request.encode_to_vec()]).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        copy_into(&world.journal(), &copy.0);
+    });
     let log = std::fs::read(copy.0.join("0.jnl")).unwrap();
     let end = log.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     for (name, cut) in [("begun", end.min(4096)), ("short", 700)] {

@@ -503,7 +503,11 @@ fn services() -> Vec<(&'static str, Vec<u8>)> {
     let templates = "hearth.v1.TemplateService";
     let template = || v1::Template {
         name: "templates/t".to_owned(),
-        spec: Some(v1::VmSpec { vcpu_count: Some(1), mem_size_mib: Some(64), ..Default::default() }),
+        spec: Some(v1::VmSpec {
+            vcpu_count: Some(1),
+            mem_size_mib: Some(64),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let t = || "templates/t".to_owned();

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Server {
     pub(crate) hearth: Hearth,
     pub(crate) client: HearthClient,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A server with `templates/default` and `pools/default` (depth 4), which is full.
@@ -53,10 +53,15 @@ pub(crate) async fn starting_server_in(dir: TempDir, change: impl FnOnce(&mut Co
     change(&mut config);
     let hearth = Hearth::open(config, Levels::detached()).await.unwrap();
     let client = HearthClient::connect(&hearth.grpc_address().to_string()).await.unwrap();
-    Server { hearth, client, _dir: dir }
+    Server { hearth, client, dir }
 }
 
 impl Server {
+    /// Where its state and its names are.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// Ends it; nothing may be left running.
     pub(crate) async fn stop(mut self) {
         self.hearth.end(true).await;
@@ -70,7 +75,7 @@ impl Server {
     /// Ends it as a restart does, and starts it again on what it had.
     pub(crate) async fn restarted(mut self) -> Self {
         self.hearth.end(false).await;
-        let Self { hearth, client, _dir: dir } = self;
+        let Self { hearth, client, dir } = self;
         // The journal is held until the last of these is gone.
         drop((hearth, client));
         let server = starting_server_in(dir, |_| ()).await;

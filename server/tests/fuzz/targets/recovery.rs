@@ -8,6 +8,7 @@ use super::{service, world};
 /// show, and give back.
 pub(crate) fn run(bytes: &[u8]) {
     world::run(
+        2,
         |dir, env| fill(dir, env, bytes),
         async |world| {
             if world.begin().await.is_err() {

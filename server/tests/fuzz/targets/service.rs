@@ -64,21 +64,18 @@ pub(crate) fn run(bytes: &[u8]) {
             }
         }
     }
-    world::run(
-        |dir, env| Journal::open(dir, env),
-        async |world| {
-            world.begin().await.expect("a start on nothing");
-            for (method, who, messages) in sent {
-                let path = METHODS[method];
-                if let Err(status) = call(world, path, who, messages).await {
-                    check(path, &status);
-                }
+    world::run(1, Journal::open, async |world| {
+        world.begin().await.expect("a start on nothing");
+        for (method, who, messages) in sent {
+            let path = METHODS[method];
+            if let Err(status) = call(world, path, who, messages).await {
+                check(path, &status);
             }
-            show_all(world).await;
-            release_all(world).await;
-            world.end().await;
-        },
-    );
+        }
+        show_all(world).await;
+        release_all(world).await;
+        world.end().await;
+    });
 }
 
 /// What is refused says why, in words of the one table.

@@ -32,7 +32,9 @@ pub(crate) struct World {
 }
 
 /// Runs `live` in a world of its own, to its end.
+/// Its uids are those of `seed`: records that another world wrote are of others.
 pub(crate) fn run(
+    seed: u64,
     journal: impl FnOnce(&std::path::Path, &dyn Env) -> Result<Journal>,
     live: impl AsyncFnOnce(&World),
 ) {
@@ -40,15 +42,18 @@ pub(crate) fn run(
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         // A journal that cannot be opened is for the journal's own tests.
-        let Ok(world) = World::new(journal) else { return };
+        let Ok(world) = World::new(seed, journal) else { return };
         live(&world).await;
     });
 }
 
 impl World {
-    fn new(journal: impl FnOnce(&std::path::Path, &dyn Env) -> Result<Journal>) -> Result<Self> {
+    fn new(
+        seed: u64,
+        journal: impl FnOnce(&std::path::Path, &dyn Env) -> Result<Journal>,
+    ) -> Result<Self> {
         let dir = Scratch::new();
-        let env: Arc<dyn Env> = Arc::new(VirtualEnv::new(1));
+        let env: Arc<dyn Env> = Arc::new(VirtualEnv::new(seed));
         let memory: Arc<dyn VmRuntime> =
             Arc::new(MemoryBackend::provider("memory", Arc::clone(&env)));
         let (name, kind) = ("memory".to_owned(), "memory".to_owned());

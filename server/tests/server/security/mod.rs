@@ -4,6 +4,8 @@ mod audit;
 mod doors;
 mod foreign;
 mod matrix;
+mod paths;
+mod planted;
 mod rates;
 mod site;
 mod streams;

@@ -100,6 +100,11 @@ impl Site {
         Self { server, file, _dir: dir }
     }
 
+    /// Where the server keeps everything.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.server.dir()
+    }
+
     pub(crate) async fn client(&self, who: Who) -> HearthClient {
         client(&self.server, who).await
     }
