@@ -354,7 +354,13 @@ impl Manager {
     pub(crate) async fn recover_operations(&self) -> Result<()> {
         let journal = Arc::clone(&self.journal);
         let call = move || Ok(journal.operations());
-        let records = self.jobs.run(Class::Verb, "operations", Duration::MAX, call, drop).await??;
+        let mut records: Vec<OperationRecord> =
+            self.jobs.run(Class::Verb, "operations", Duration::MAX, call, drop).await??;
+        // It is part of a name: a record that was damaged so is nobody's to find, and nothing else depends on it.
+        records.retain(|record| {
+            let checked = hearth_providers::id::check_id(&record.id);
+            checked.inspect_err(|error| tracing::warn!(%error, "an operation is left out")).is_ok()
+        });
         self.operations().recover(records, |target, makes| match target {
             Target::Template(id) => self.history(id).is_ok_and(|it| it.has_made(makes)),
             Target::Artifact(id) => {

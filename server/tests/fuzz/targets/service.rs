@@ -34,6 +34,7 @@ const MORE: u8 = u8::MAX;
 ///
 /// # Panics
 /// When there is no such method, or a message is too long.
+#[allow(dead_code, reason = "searches need no seeds")]
 pub(crate) fn calls<'a>(calls: impl IntoIterator<Item = (&'a str, u8, Vec<Vec<u8>>)>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (path, who, messages) in calls {
