@@ -7,16 +7,18 @@ use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::transport::channel::ResponseFuture;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Error, Identity};
+use zeroize::Zeroizing;
 
 /// Who calls, and whom it trusts. By default nobody says who it is, over whatever the address says.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    /// A static token or a JWT, sent with every call.
-    pub token: Option<String>,
+    /// A static token or a JWT, sent with every call. Wiped from memory when this is dropped; what is sent
+    /// with each call is kept by the client.
+    pub token: Option<Zeroizing<String>>,
     /// Authorities that the server's certificate must come from, in PEM. An `https://` address needs them.
     pub ca: Option<Vec<u8>>,
-    /// A certificate of the caller's own and its private key, in PEM.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// A certificate of the caller's own and its private key, in PEM. The key is wiped as the token is.
+    pub identity: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
     /// The name that the server's certificate must have; unset: the host of the address.
     pub server_name: Option<String>,
 }
@@ -70,7 +72,8 @@ impl Transport {
     /// One whose calls bear `token`. A token that no header can have is nobody's, and is sent as none.
     #[must_use]
     pub fn bearing(channel: Channel, token: &str) -> Self {
-        let authorization = http::HeaderValue::try_from(format!("Bearer {token}")).ok();
+        let text = Zeroizing::new(format!("Bearer {token}"));
+        let authorization = http::HeaderValue::try_from(text.as_str()).ok();
         let authorization = authorization.map(|mut value| {
             value.set_sensitive(true);
             value
@@ -103,8 +106,8 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         let credentials = Credentials {
-            token: Some("hearth_secret".to_owned()),
-            identity: Some((b"certificate".to_vec(), b"secret".to_vec())),
+            token: Some("hearth_secret".to_owned().into()),
+            identity: Some((b"certificate".to_vec(), b"secret".to_vec().into())),
             ..Credentials::default()
         };
         let shown = format!("{credentials:?}");

@@ -19,6 +19,7 @@ use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use zeroize::Zeroizing;
 
 use crate::config;
 use crate::reload::{self, Digest, Source};
@@ -104,7 +105,7 @@ fn read(
         source.read(path).map_err(|error| format!("tls.{key}: {}: {error}", path.display()))
     };
     let chain = certificates("certificate", &text("certificate", certificate)?)?;
-    let private = PrivateKeyDer::from_pem_slice(&text("key", key)?)
+    let private = PrivateKeyDer::from_pem_slice(&Zeroizing::new(text("key", key)?))
         .map_err(|error| format!("tls.key: {error}"))?;
     let client_ca = settings.client_ca.as_ref().map(|path| text("client_ca", path)).transpose()?;
     let provider = Arc::new(aws_lc_rs::default_provider());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use hearth_proto::{ClientOptions, Credentials, HearthClient};
 use hearth_providers::env::{Env as _, SystemEnv};
+use zeroize::Zeroizing;
 
 use super::error::{Error, Result};
 use super::output::Format;
@@ -169,24 +170,29 @@ impl Global {
     fn credentials(&self) -> Result<Credentials> {
         let read = |flag: &str, path: &PathBuf| {
             std::fs::read(path)
+                .map(Zeroizing::new)
                 .map_err(|error| Error::Usage(format!("{flag} {}: {error}", path.display())))
         };
         let ca = self.ca.as_ref().map(|path| read("--ca", path)).transpose()?;
+        let ca = ca.map(|text| text.to_vec());
         let identity = match (&self.certificate, &self.key) {
             (Some(certificate), Some(key)) => {
-                Some((read("--certificate", certificate)?, read("--key", key)?))
+                Some((read("--certificate", certificate)?.to_vec(), read("--key", key)?))
             }
             _ => None,
         };
         // Not a flag: everybody can see those of a program that runs.
         let token = match &self.token_file {
             Some(path) => {
-                let text = String::from_utf8(read("--token-file", path)?);
-                Some(text.map_err(|_| Error::Usage("--token-file: it is no text".to_owned()))?)
+                let text = read("--token-file", path)?;
+                let text = std::str::from_utf8(&text);
+                let wrong = |_| Error::Usage("--token-file: it is no text".to_owned());
+                Some(Zeroizing::new(text.map_err(wrong)?.to_owned()))
             }
-            None => std::env::var("HEARTH_TOKEN").ok(),
+            None => std::env::var("HEARTH_TOKEN").ok().map(Zeroizing::new),
         };
-        let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
+        let token = token.map(|token| Zeroizing::new(token.trim().to_owned()));
+        let token = token.filter(|token| !token.is_empty());
         Ok(Credentials { token, ca, identity, server_name: self.server_name.clone() })
     }
 }

@@ -21,7 +21,7 @@ fn claims(seconds: u64) -> Value {
 
 /// Whether a token is let in; anything but a yes and a no is an error.
 async fn is_known(site: &Site, token: &str) -> Answer<bool> {
-    let token = Some(token.to_owned());
+    let token = Some(token.to_owned().into());
     let credentials = Credentials { token, ..Credentials::default() };
     let address = site.plain.address.to_string();
     let client = HearthClient::connect_as(&address, ClientOptions::default(), &credentials).await?;

@@ -62,10 +62,10 @@ pub(crate) fn downgrade(site: &Site) -> Answer<String> {
 }
 
 /// Whether somebody with this certificate is let in and known.
-async fn is_known(site: &Site, identity: Identity) -> bool {
+async fn is_known(site: &Site, (certificate, key): Identity) -> bool {
     let credentials = Credentials {
         ca: Some(site.authority.pem()),
-        identity: Some(identity),
+        identity: Some((certificate, key.into())),
         ..Credentials::default()
     };
     let address = format!("https://{}", site.encrypted.address);

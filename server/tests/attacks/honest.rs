@@ -36,7 +36,7 @@ impl Honest {
         let scheme = if ca.is_some() { "https" } else { "http" };
         let address = format!("{scheme}://{}", target.address);
         let credentials =
-            Credentials { token: Some(ALICE.to_owned()), ca, ..Credentials::default() };
+            Credentials { token: Some(ALICE.to_owned().into()), ca, ..Credentials::default() };
         let options = ClientOptions { connect_timeout: PATIENCE, ..ClientOptions::default() };
         let connect = HearthClient::connect_as(&address, options, &credentials);
         let client = runtime.block_on(connect)?;

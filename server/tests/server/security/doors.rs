@@ -89,8 +89,8 @@ impl Site {
         Credentials { ca: Some(self.authority.pem()), ..Credentials::default() }
     }
 
-    fn with(&self, identity: (Vec<u8>, Vec<u8>)) -> Credentials {
-        Credentials { identity: Some(identity), ..self.credentials() }
+    fn with(&self, (certificate, key): (Vec<u8>, Vec<u8>)) -> Credentials {
+        Credentials { identity: Some((certificate, key.into())), ..self.credentials() }
     }
 
     async fn connect(&self, credentials: &Credentials) -> Result<HearthClient, String> {
@@ -122,10 +122,10 @@ async fn a_certificate_says_who_calls_and_a_token_goes_before_it() {
     assert!(seen.providers.is_empty(), "as a tenant sees it");
     let dave = site.authority.certificate(&[uri("spiffe://test/dave")], GOOD);
     assert!(!site.ask(&site.with(dave)).await.unwrap().providers.is_empty(), "an operator");
-    let token = Some("root".to_owned());
+    let token = Some("root".to_owned().into());
     let both = Credentials { token, ..site.with(carol.clone()) };
     assert!(!site.ask(&both).await.unwrap().providers.is_empty(), "as the token says");
-    let wrong = Credentials { token: Some("wrong".to_owned()), ..site.with(carol) };
+    let wrong = Credentials { token: Some("wrong".to_owned().into()), ..site.with(carol) };
     let refused = site.ask(&wrong).await.unwrap_err();
     assert_eq!(reason(&refused, Code::Unauthenticated), "UNAUTHENTICATED");
     let nobodys = site.authority.certificate(&[uri("spiffe://test/other")], GOOD);
@@ -133,7 +133,7 @@ async fn a_certificate_says_who_calls_and_a_token_goes_before_it() {
     assert_eq!(reason(&refused, Code::Unauthenticated), "UNAUTHENTICATED");
     let refused = site.ask(&site.credentials()).await.unwrap_err();
     assert_eq!(reason(&refused, Code::Unauthenticated), "UNAUTHENTICATED");
-    let token = Some("root".to_owned());
+    let token = Some("root".to_owned().into());
     assert!(site.ask(&Credentials { token, ..site.credentials() }).await.is_ok());
     site.server.stop().await;
 }
@@ -158,7 +158,7 @@ async fn certificates_that_do_not_hold_are_not_let_in() {
             "{what}: {refused:?}"
         );
     }
-    let token = Some("root".to_owned());
+    let token = Some("root".to_owned().into());
     let without = Credentials { token, ..site.credentials() };
     assert!(site.ask(&without).await.is_err(), "a token does not do");
     // A server of another authority is not believed.
@@ -192,7 +192,7 @@ async fn certificates_are_replaced_while_connections_last() {
     let (certificate, key) = next.certificate(&localhost(), GOOD);
     std::fs::write(site.path("server.pem"), &certificate).unwrap();
     std::fs::write(site.path("server.key"), &key).unwrap();
-    let token = Some("root".to_owned());
+    let token = Some("root".to_owned().into());
     let trusts = Credentials { ca: Some(next.pem()), token, ..Credentials::default() };
     eventually("the new certificate is shown", async || site.ask(&trusts).await.is_ok()).await;
     node(&old).await.unwrap();
@@ -217,7 +217,7 @@ async fn the_unix_socket_is_for_who_runs_the_server() {
     let address = format!("unix:{}", site.path("hearth.sock").display());
     let local = HearthClient::connect(&address).await.unwrap();
     assert!(!node(&local).await.unwrap().providers.is_empty(), "an operator");
-    let token = Who::Alice.token().map(str::to_owned);
+    let token = Who::Alice.token().map(|token| token.to_owned().into());
     let alice = Credentials { token, ..Credentials::default() };
     let alice = HearthClient::connect_as(&address, ClientOptions::default(), &alice).await.unwrap();
     assert!(node(&alice).await.unwrap().providers.is_empty(), "who the token says");

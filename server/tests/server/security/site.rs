@@ -118,7 +118,7 @@ impl Site {
 /// A connection of `who`.
 pub(crate) async fn client(server: &Server, who: Who) -> HearthClient {
     let address = server.hearth.grpc_address().to_string();
-    let token = who.token().map(str::to_owned);
+    let token = who.token().map(|token| token.to_owned().into());
     let credentials = Credentials { token, ..Credentials::default() };
     HearthClient::connect_as(&address, ClientOptions::default(), &credentials).await.unwrap()
 }
