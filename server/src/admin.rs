@@ -1,14 +1,18 @@
-//! The admin port: `/metrics`, `/healthz` (the process lives) and `/readyz` (it takes work).
-//! Plain HTTP, for scrapers and probes; whoever can reach it learns how much is going on here.
+//! The admin port: `/metrics`, `/healthz` (the process lives), `/readyz` (it takes work), and the page for
+//! operators ([`crate::page`]). Plain HTTP; whoever can reach it learns how much is going on here, and by the
+//! page only what that lets them see.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hearth_pool::tasks::TaskGroup;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,20 +22,36 @@ use tokio::sync::Semaphore;
 
 use crate::health::Health;
 use crate::metrics;
+use crate::page::Page;
 
 /// Connections at once; more wait.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a request's head may take.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection may last.
+/// How long a connection may last until no more requests are taken on it.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long what was asked by then may take, streams of events among it.
+const GRACE: Duration = Duration::from_secs(60);
 /// The longest head of a request, in bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// How long to wait when no connection can be accepted, as without file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What an answer has in it.
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What is there as a whole.
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).boxed_unsync()
+}
+
 /// Answers on `listener` until `tasks` stops.
-pub(crate) fn serve(listener: TcpListener, health: Arc<Health>, tasks: &TaskGroup) {
+pub(crate) fn serve(
+    listener: TcpListener,
+    health: Arc<Health>,
+    page: Arc<Page>,
+    tasks: &TaskGroup,
+) {
     let group = tasks.clone();
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     tasks.spawn_critical("admin", async move {
@@ -41,13 +61,13 @@ pub(crate) fn serve(listener: TcpListener, health: Arc<Health>, tasks: &TaskGrou
                 accepted = accept(&listener, &connections) => accepted,
                 () = stopping.cancelled() => return,
             };
-            let (stream, place) = accepted;
-            let (health, stopping) = (Arc::clone(&health), stopping.clone());
+            let (stream, peer, place) = accepted;
+            let (health, page, stopping) =
+                (Arc::clone(&health), Arc::clone(&page), stopping.clone());
             group.spawn(async move {
                 let _place = place;
                 tokio::select! {
-                    () = converse(stream, health) => {}
-                    () = tokio::time::sleep(CONNECTION_TIMEOUT) => {}
+                    () = converse(stream, peer, health, page) => {}
                     () = stopping.cancelled() => {}
                 }
             });
@@ -58,12 +78,12 @@ pub(crate) fn serve(listener: TcpListener, health: Arc<Health>, tasks: &TaskGrou
 async fn accept(
     listener: &TcpListener,
     connections: &Arc<Semaphore>,
-) -> (TcpStream, Option<tokio::sync::OwnedSemaphorePermit>) {
+) -> (TcpStream, SocketAddr, Option<tokio::sync::OwnedSemaphorePermit>) {
     // It is never closed.
     let place = Arc::clone(connections).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok((stream, peer)) => return (stream, peer, place),
             Err(error) => {
                 tracing::warn!(%error, "a connection to the admin port was not accepted");
                 tokio::time::sleep(PAUSE).await;
@@ -72,43 +92,51 @@ async fn accept(
     }
 }
 
-async fn converse(stream: TcpStream, health: Arc<Health>) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let health = Arc::clone(&health);
-        async move { Ok::<_, Infallible>(answer(&request, &health).await) }
+async fn converse(stream: TcpStream, peer: SocketAddr, health: Arc<Health>, page: Arc<Page>) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let (health, page) = (Arc::clone(&health), Arc::clone(&page));
+        async move { Ok::<_, Infallible>(answer(&mut request, peer, &health, &page).await) }
     });
-    let served = http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let mut served = tokio::time::timeout(CONNECTION_TIMEOUT, connection.as_mut()).await;
+    if served.is_err() {
+        connection.as_mut().graceful_shutdown();
+        served = tokio::time::timeout(GRACE, connection).await;
+    }
+    if let Ok(Err(error)) = served {
         tracing::debug!(%error, "a connection to the admin port has broken");
     }
 }
 
-async fn answer(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>> {
-    let (method, path) = (request.method(), request.uri().path());
-    let known = matches!(path, "/metrics" | "/healthz" | "/readyz");
-    match (known, method == Method::GET || method == Method::HEAD) {
-        (false, _) => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
-        (true, false) => {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
-            let allowed = header::HeaderValue::from_static("GET, HEAD");
-            answer.headers_mut().insert(header::ALLOW, allowed);
-            answer
-        }
-        (true, true) => match (path, health.not_ready()) {
-            ("/metrics", _) => text(StatusCode::OK, metrics::render().await),
-            ("/readyz", Some(why)) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-            _ => text(StatusCode::OK, "ok\n"),
-        },
+async fn answer(
+    request: &mut Request<Incoming>,
+    peer: SocketAddr,
+    health: &Health,
+    page: &Arc<Page>,
+) -> Response<Body> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+        let allowed = header::HeaderValue::from_static("GET, HEAD");
+        answer.headers_mut().insert(header::ALLOW, allowed);
+        return answer;
+    }
+    match (request.uri().path(), health.not_ready()) {
+        ("/metrics", _) => text(StatusCode::OK, metrics::render().await),
+        ("/readyz", Some(why)) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        ("/healthz" | "/readyz", _) => text(StatusCode::OK, "ok\n"),
+        _ => page.answer(request, peer).await.unwrap_or_else(|| {
+            text(StatusCode::NOT_FOUND, "there are /, /metrics, /healthz and /readyz\n")
+        }),
     }
 }
 
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::new(text.into()));
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut answer = Response::new(full(text));
     *answer.status_mut() = status;
     let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     answer.headers_mut().insert(header::CONTENT_TYPE, kind);

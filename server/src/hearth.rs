@@ -25,6 +25,7 @@ use crate::grpc::Services;
 use crate::health::Health;
 use crate::layers::WatchLayer;
 use crate::listen::doors::Doors;
+use crate::page::Page;
 use crate::telemetry::Levels;
 use crate::tls::Tls;
 use crate::{admin, backends, furnish, listen, metrics};
@@ -144,6 +145,7 @@ impl Hearth {
         let at_once = CancellationToken::new();
         let tenants = Tenants::new(config.limits.tenants.clone());
         let guard = Guard::new(Arc::clone(&env), identities.clone(), &tenants, &config.grpc);
+        let of_page = Arc::clone(&guard);
         let layer = WatchLayer::new(&listen::DESCRIPTOR_SETS, health.is_furnished(), guard);
         let layer = layer.map_err(|error| StartError::Internal(error.into()))?;
         let layer = layer.kept_in(audit.clone());
@@ -167,7 +169,8 @@ impl Hearth {
         let serving = listen::serve(doors, tls, served, &config.grpc, &tasks, &ending);
         let serving = serving.map_err(StartError::Internal)?;
         let served = Some(listen::spawn(&tasks, serving, at_once.clone()));
-        admin::serve(admin_listener, Arc::clone(&health), &tasks);
+        let page = Page::new(&services, Arc::clone(&health), of_page, audit.clone());
+        admin::serve(admin_listener, Arc::clone(&health), page, &tasks);
         health.follow(&tasks);
         Ok(Self {
             config,

@@ -26,6 +26,7 @@ mod layers;
 mod listen;
 mod metrics;
 mod notify;
+mod page;
 mod paging;
 pub mod privileges;
 mod process;

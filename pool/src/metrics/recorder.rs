@@ -12,10 +12,12 @@ use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
 use metrics::{
-    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder as Records, SharedString, Unit,
+    Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, Recorder as Records, SharedString,
+    Unit,
 };
 use parking_lot::RwLock;
 
+use super::HISTOGRAM_BOUNDS_SECONDS;
 use super::series::{Kind, Value, label_text};
 
 /// Labels whose series go with those who hold them.
@@ -63,6 +65,24 @@ impl Recorder {
     pub fn scrape(&self) -> Scrape {
         let names: Vec<_> = self.families.read().keys().cloned().collect();
         Scrape { recorder: self.clone(), names: names.into_iter(), family: None }
+    }
+
+    /// How many observations a histogram has in each bucket of [`HISTOGRAM_BOUNDS_SECONDS`], and in the one
+    /// beyond the last; since it was made, and not added up. `None` when there is no histogram `name` with
+    /// just these labels.
+    pub fn buckets(
+        &self,
+        name: &str,
+        labels: &[(&'static str, &str)],
+    ) -> Option<[u64; HISTOGRAM_BOUNDS_SECONDS.len() + 1]> {
+        let labels: Vec<_> =
+            labels.iter().map(|(key, value)| Label::new(*key, (*value).to_owned())).collect();
+        let labels = label_text(labels.iter());
+        let families = self.families.read();
+        match &families.get(name)?.series.get(labels.as_str())?.value {
+            Value::Times(times) => Some(times.counts()),
+            Value::Number(_) => None,
+        }
     }
 
     /// How many series there are: what is let go of counts until the next scrape.
@@ -252,6 +272,21 @@ mod tests {
             gauge!("n", "a" => "b").set(7.0);
         });
         assert!(shown(&recorder).ends_with("counter\nn 1\n\n"));
+    }
+
+    #[test]
+    fn a_histogram_is_read_by_its_labels() {
+        let recorder = Recorder::default();
+        with_local_recorder(&recorder, || {
+            let held = histogram!("h", "pool" => "a", "source" => "warm");
+            [20e-6, 30e-6, 30e-6, 60.0].iter().for_each(|it| held.record(*it));
+            counter!("c").increment(1);
+            let read = |name, labels: &[_]| recorder.buckets(name, labels);
+            let buckets = read("h", &[("source", "warm"), ("pool", "a")]).unwrap();
+            assert_eq!((buckets[0], buckets[1], buckets[2], buckets[20]), (1, 2, 0, 1));
+            assert_eq!(read("h", &[("pool", "a")]), None);
+            assert_eq!(read("c", &[]), None);
+        });
     }
 
     #[test]

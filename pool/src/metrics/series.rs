@@ -93,6 +93,11 @@ const BOUND_TEXTS: [&str; BOUNDS.len() + 1] = [
 ];
 
 impl Times {
+    /// How many observations fell into each bucket, the last of which has no bound.
+    pub(super) fn counts(&self) -> [u64; BOUNDS.len() + 1] {
+        self.buckets.each_ref().map(|bucket| bucket.load(Ordering::Relaxed))
+    }
+
     fn write(&self, name: &str, labels: &str, into: &mut String) {
         let mut count = 0;
         for (bound, bucket) in BOUND_TEXTS.iter().zip(&self.buckets) {

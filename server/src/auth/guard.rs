@@ -87,6 +87,11 @@ impl Guard {
         })
     }
 
+    /// Callers are told apart.
+    pub(crate) const fn tells_apart(&self) -> bool {
+        self.identities.is_some()
+    }
+
     /// Finds out who makes `request` and whether it may by a rule, and notes it in the request.
     ///
     /// # Errors

@@ -57,20 +57,20 @@ const FULL_FOR: Duration = Duration::from_secs(1);
 /// What every service has.
 #[derive(Clone)]
 pub(crate) struct Services {
-    manager: Arc<Manager>,
-    tasks: TaskGroup,
-    env: Arc<dyn Env>,
+    pub(crate) manager: Arc<Manager>,
+    pub(crate) tasks: TaskGroup,
+    pub(crate) env: Arc<dyn Env>,
     replays: Arc<Replays>,
     levels: Levels,
-    start_time: SystemTime,
-    max_message_bytes: usize,
-    streams: Streams,
+    pub(crate) start_time: SystemTime,
+    pub(crate) max_message_bytes: usize,
+    pub(crate) streams: Streams,
     /// Places of consoles that are read, and of watches.
     consoles: Arc<Semaphore>,
     watches: Arc<Semaphore>,
     /// Places of connections to guests.
     guests: Arc<Semaphore>,
-    watched_vms: Arc<Hub<VmSource>>,
+    pub(crate) watched_vms: Arc<Hub<VmSource>>,
     watched_pools: Arc<Hub<PoolSource>>,
     /// Cancelled when the server ends: whatever waits for long heeds it.
     ending: CancellationToken,

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 pub(crate) struct Server {
     child: Child,
     address: String,
+    admin: String,
     pub(crate) directory: TempDir,
 }
 
@@ -66,8 +67,8 @@ impl Server {
         };
         let address = said("listening on ");
         let admin = said("admin on http://");
-        let server = Self { child, address, directory };
-        wait_until_ready(&admin);
+        let server = Self { child, address, admin, directory };
+        wait_until_ready(&server.admin);
         server
     }
 
@@ -75,6 +76,12 @@ impl Server {
     #[allow(dead_code, reason = "clients that are no command want it so")]
     pub(crate) fn target(&self) -> &str {
         self.address.rsplit("//").next().unwrap()
+    }
+
+    /// Where its admin port is, as host and port.
+    #[allow(dead_code, reason = "clients that are no command want it so")]
+    pub(crate) fn admin(&self) -> &str {
+        &self.admin
     }
 
     /// A command for this server, not run yet.

@@ -16,6 +16,7 @@ mod life;
 mod lists;
 mod names;
 mod operators;
+mod page;
 mod previous_release;
 mod quotas;
 mod races;

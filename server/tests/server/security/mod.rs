@@ -7,6 +7,6 @@ mod matrix;
 mod paths;
 mod planted;
 mod rates;
-mod site;
+pub(crate) mod site;
 mod streams;
 mod wire;
