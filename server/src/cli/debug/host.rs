@@ -49,13 +49,14 @@ pub(super) fn kinds(node: Option<&Node>) -> Vec<String> {
 pub(super) async fn doctor(kind: String) -> Result<Vec<u8>> {
     let failed = |error: std::io::Error| Error::Failed(format!("doctor: {error}"));
     let program = std::env::current_exe().map_err(failed)?;
-    let looked = tokio::task::spawn_blocking(move || {
+    let (looked, waits) = tokio::sync::oneshot::channel();
+    // Its own thread: one that is waited for no more must not hold up the end of this program.
+    std::thread::spawn(move || {
         let mut command = std::process::Command::new(program);
         command.args(["doctor", "--output", "json", "--provider", &kind]);
-        command.stdin(std::process::Stdio::null()).output()
+        let _ = looked.send(command.stdin(std::process::Stdio::null()).output());
     });
-    // A task that is not aborted ends by itself, or in a panic, which is a failure like another.
-    let output = looked.await.map_err(std::io::Error::other).and_then(|it| it).map_err(failed)?;
+    let output = waits.await.map_err(std::io::Error::other).and_then(|it| it).map_err(failed)?;
     // That a check fails is what is to be shown.
     match output.stdout.is_empty() {
         false => Ok(output.stdout),
