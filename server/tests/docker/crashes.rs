@@ -3,18 +3,19 @@
 //!
 //! A freeze commits, writes down which image it got and that there is a snapshot, pins that, marks
 //! the VM's directory, and journals the artifact. hearth is held between two of these: at the
-//! commit by a socket between it and the engine, later by a pipe that nobody reads where it writes
-//! a file, and at the journal by a deletion that has the turn and hangs.
+//! commit by a socket between it and the engine, later by strace, which has the renaming of a file that
+//! was written take long, and at the journal by a deletion that has the turn and hangs.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use bollard::models::ContainerStateStatusEnum as Stands;
 use hearth_proto::google::longrunning::operation::Result as Ended;
 use hearth_proto::v1::vm::State;
 use hearth_proto::v1::{DeleteArtifactRequest, GetArtifactRequest, Vm};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::containers::{name, pause, stands};
 use crate::docker_engine::{EngineHost, LONG};
@@ -28,6 +29,9 @@ pub(crate) const ALL: &[Case] = &[
     ("a_restart_during_a_commit_finds_the_vm_running", a_restart_during_a_commit, DOCKER),
     ("an_engine_lost_during_a_commit_goes_on_later", an_engine_lost_during_a_commit, DOCKER),
 ];
+
+/// Those of them that take strace.
+pub(crate) const TAKE_STRACE: &[&str] = &["a_freeze_cut_short_leaves_all_or_nothing"];
 
 /// What was done when hearth was killed, and nothing after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +108,7 @@ fn cut_short(site: &Site<'_>, proxy: &Proxy, hearth: Hearth, (vm, other): (&Vm, 
         Done::Preserved => Some(site.instance(&other.uid).join("preserved.new")),
         Done::Journaled => None,
     };
-    blocked.iter().for_each(|path| make_pipe(path));
+    let slow = blocked.as_ref().map(|path| Slow::renaming(&hearth, path));
     if done == Done::Preserved {
         // It has the turn until it has written the mark.
         let mut artifacts = hearth.client.artifacts.clone();
@@ -133,9 +137,13 @@ fn cut_short(site: &Site<'_>, proxy: &Proxy, hearth: Hearth, (vm, other): (&Vm, 
             hearth.runtime.block_on(wait).unwrap().done
         }
     });
+    // With its strace, in this order: the call that is held is not made any more, and an end that strace
+    // would have to see is not waited for.
+    let pid = Pid::from_raw(i32::try_from(hearth.pid()).unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    drop(slow);
     hearth.kill();
     proxy.lose();
-    blocked.iter().for_each(|path| std::fs::remove_file(path).unwrap());
     if done == Done::SnapshotWritten {
         // The record is written twice: without the pin first.
         let mut record: serde_json::Value = serde_json::from_str(&record()).unwrap();
@@ -148,9 +156,32 @@ fn mark_of(site: &Site<'_>, vm: &Vm) -> PathBuf {
     site.instance(&vm.uid).join("preserved.json")
 }
 
-/// Whoever opens it to write waits for one who reads.
-fn make_pipe(path: &Path) {
-    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+/// A strace that holds hearth; dropped, it ends.
+struct Slow(Child);
+
+impl Slow {
+    /// One by which `path` gets its other name after longer than any test takes.
+    fn renaming(hearth: &Hearth, path: &Path) -> Self {
+        let calls = "rename,renameat,renameat2";
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-e", &format!("trace={calls}"), "-e"]);
+        strace.arg(format!("inject={calls}:delay_enter=600000000")).arg("-P").arg(path);
+        strace.args(["-p", &hearth.pid().to_string()]).stdin(Stdio::null());
+        let mut child = strace.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        // It has each thread before it says so.
+        lines.find(|line| line.as_ref().unwrap().contains("attached")).unwrap().unwrap();
+        // Read on, so that it never waits for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self(child)
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The engine goes on with what nobody waits for any longer, and is done after the next start.

@@ -46,6 +46,11 @@ impl Hearth {
         self.runtime.block_on(call).map(Response::into_inner)
     }
 
+    /// Of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

@@ -41,8 +41,7 @@ fn main() -> std::process::ExitCode {
     arguments.test_threads = arguments.test_threads.or(Some(3));
     let mut trials = Vec::new();
     for kind in ["docker", "podman"] {
-        let required = std::env::var("HEARTH_REQUIRE")
-            .is_ok_and(|names| names.split([',', ' ']).any(|name| name == kind));
+        let required = is_required(kind);
         let cases = [outages::ALL, crashes::ALL, frozen::ALL, handoff::ALL, restarts::ALL]
             .into_iter()
             .flatten();
@@ -55,7 +54,11 @@ fn main() -> std::process::ExitCode {
             false => Err("it was not asked for".to_owned()),
         };
         for (name, case) in cases {
-            let host = host.clone();
+            let takes_strace = crashes::TAKE_STRACE.iter().any(|it| name.ends_with(it));
+            let (host, required) = match takes_strace.then(without_strace).flatten() {
+                Some(why) => (Err(why), is_required("strace")),
+                None => (host.clone(), required),
+            };
             trials.push(Trial::ignorable_test(name, move || match host {
                 Ok(host) => {
                     case(&host);
@@ -69,6 +72,18 @@ fn main() -> std::process::ExitCode {
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+#[cfg(target_os = "linux")]
+fn is_required(host: &str) -> bool {
+    std::env::var("HEARTH_REQUIRE")
+        .is_ok_and(|names| names.split([',', ' ']).any(|name| name == host))
+}
+
+#[cfg(target_os = "linux")]
+fn without_strace() -> Option<String> {
+    let found = std::process::Command::new("strace").arg("--version").output();
+    found.err().map(|error| format!("strace: {error}"))
 }
 
 #[cfg(target_os = "linux")]
