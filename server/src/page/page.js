@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 const TABS = ["pools", "vms", "templates", "server", "events"];
 const PERIOD_MS = 3000;
 const MAX_EVENTS = 500;
-const state = { tab: "pools", find: "", after: "", token: "", events: [], resume: "", asked: 0, isStale: false, stop: null };
+const state = { tab: "pools", find: "", after: "", token: "", events: [], resume: "", asked: 0, isEntering: false, isStale: false, stop: null };
 
 // An element with a text or children.
 function make(tag, content, classes) {
@@ -145,6 +145,8 @@ function draw(panel, ...content) {
   panel.replaceChildren(...content);
   if (panel.firstElementChild) panel.firstElementChild.scrollLeft = scrolled;
   if (focused) rows().find((row) => row.dataset.key === focused)?.focus({ preventScroll: true });
+  if (state.isEntering && document.activeElement === $("find")) move(1);
+  state.isEntering = false;
 }
 
 function say(problem) {
@@ -393,7 +395,7 @@ document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
   if (isTyping) {
     if (event.key === "Escape") event.target.blur();
-    if (event.key === "Enter" || event.key === "ArrowDown") { move(1); event.preventDefault(); }
+    if (event.key === "Enter" || event.key === "ArrowDown") { state.isEntering = true; search(); event.preventDefault(); }
     return;
   }
   const number = TABS[Number(event.key) - 1];
@@ -415,14 +417,19 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+// Looks for what is in the field; whoever leaves it by Enter gets to the first row of the answer, not of what
+// was shown before.
 let typed = 0;
-$("find").addEventListener("input", () => {
+function search() {
   clearTimeout(typed);
-  typed = setTimeout(() => {
-    state.find = $("find").value;
-    state.after = "";
-    refresh();
-  }, 150);
+  state.find = $("find").value;
+  state.after = "";
+  refresh();
+}
+$("find").addEventListener("input", () => {
+  state.isEntering = false;
+  clearTimeout(typed);
+  typed = setTimeout(search, 150);
 });
 for (const tab of TABS) $(`tab-${tab}`).addEventListener("click", () => select(tab));
 $("theme").addEventListener("click", toggleTheme);
