@@ -49,6 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // One set of types, whether an error travels in a status or in an operation.
         .extern_path(".google.rpc", "::tonic_types::pb")
         .skip_debug(SECRET)
+        .codec_path("crate::MessageCodec")
         .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
     Ok(())
 }

@@ -11,6 +11,7 @@
 //! bytes, since maps are ordered.
 
 pub mod client;
+mod codec;
 pub mod convert;
 pub mod details;
 mod leased;
@@ -22,6 +23,7 @@ mod trace;
 pub mod transport;
 
 pub use client::{ClientOptions, HearthClient};
+pub use codec::MessageCodec;
 pub use details::StatusDetails;
 pub use hearth::v1;
 pub use leased::LeasedVm;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hearth_proto::MessageCodec;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::{Body, BoxFuture, Context, Poll, Service, StdError, http};
 use tonic::server::{NamedService, UnaryService};
@@ -146,7 +147,7 @@ impl FloorTarget {
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut request = Request::new(self.request.clone());
         request.set_timeout(self.deadline);
-        let codec = ProstCodec::<Blob, Blob>::default();
+        let codec = MessageCodec::<Blob, Blob>::default();
         let answer = grpc.unary(request, PathAndQuery::from_static(PATH), codec).await?;
         Ok(answer.into_inner())
     }
