@@ -1,9 +1,10 @@
 //! Over gRPC: a hearth with a pool of the memory provider against the floor, each in a process of its
 //! own, journal on the disk, metrics on.
 //!
-//! A block of acquires takes no more VMs than the pool has, and gives them back after it; the refill
-//! of what it took begins beside it. Cycles and the open loop have releases and destroys beside them,
-//! too, as a service has.
+//! A block of acquires takes no more VMs than the pool has, and gives them back after it. The node has room for
+//! no more than these, so that nothing is restored beside the claims; how it is where the refill of what they
+//! took begins beside them is shown as figures. Cycles and the open loop have refill, releases and destroys
+//! beside them, as a service has.
 
 use std::error::Error;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use hearth_benches::load::sides::{RatioOf, Side, rate_ratio, ratios};
 use hearth_benches::load::versus::Versus;
 use tokio::runtime::Runtime;
 
-use crate::rig::{Home, floor};
+use crate::rig::{Home, Served, floor};
 use crate::{Extent, Shown};
 
 /// VMs of the pool: more than a block of acquires takes.
@@ -45,8 +46,11 @@ pub(crate) fn measure(extent: Extent) -> Result<Shown, Box<dyn Error>> {
     let runtime = Runtime::new()?;
     let home = Home::new()?;
     let hearth = home.serve(&configuration(DEPTH))?;
+    let no_room = Home::new()?;
+    let full =
+        no_room.serve(&format!("{}[limits.budget]\nmax_vms = {DEPTH}\n", configuration(DEPTH)))?;
     let floor = floor()?;
-    let against = |connections, warm_only| {
+    let against = |hearth: &Served, connections, warm_only| {
         runtime.block_on(async {
             let (pool, deadline) = ("default".to_owned(), Duration::from_secs(10));
             let wish = Wish { pool, ttl: LONG, warm_only, deadline, question: None };
@@ -54,7 +58,7 @@ pub(crate) fn measure(extent: Extent) -> Result<Shown, Box<dyn Error>> {
             Versus::new(target, connect(&floor.address, connections).await?, wish.deadline).await
         })
     };
-    let (one, several, patient) = (against(1, true)?, against(4, true)?, against(4, false)?);
+    let (one, several) = (against(&full, 1, true)?, against(&full, 4, true)?);
     let mut shown = Shown::default();
     let sizes = one.sizes;
     shown.figures.push(Figure::new(
@@ -70,6 +74,13 @@ pub(crate) fn measure(extent: Extent) -> Result<Shown, Box<dyn Error>> {
     shown.rows.push(quantile(ONE, &ours, &theirs, "p50"));
     let (ours, theirs) = blocks(&several, &closed(64, DEPTH as u64), 2)?;
     shown.rows.push(rates(MANY, &ours, &theirs));
+    drop(full);
+    let (one, several) = (against(&hearth, 1, true)?, against(&hearth, 4, true)?);
+    let patient = against(&hearth, 4, false)?;
+    let (ours, theirs) = blocks(&one, &closed(1, 400), 5)?;
+    shown.figures.push(beside_refill(quantile(ONE, &ours, &theirs, "p50")));
+    let (ours, theirs) = blocks(&several, &closed(64, DEPTH as u64), 6)?;
+    shown.figures.push(beside_refill(rates(MANY, &ours, &theirs)));
     let cycles = Plan { cycle: true, ..closed(64, 4 * DEPTH as u64) };
     let (ours, theirs) = blocks(&patient, &cycles, 3)?;
     shown.rows.push(cycle_rates(&ours, &theirs));
@@ -136,6 +147,18 @@ fn rates((what, bound): (&str, Bound), ours: &Side, theirs: &Side) -> Row {
         Some(why) => Row::not_measured(what, bound, why),
         None => rate_row((what, bound), ours, theirs),
     }
+}
+
+/// The same where the node has room, so that what was claimed is restored anew at once: a figure, since the
+/// budget is for claims.
+fn beside_refill(row: Row) -> Figure {
+    let value = match row.outcome {
+        Ok(Measured { ours, theirs, ratio, low, high }) => {
+            format!("{ratio:.2} [{low:.2}, {high:.2}], {ours} of {theirs}")
+        }
+        Err(why) => format!("not measured: {why}"),
+    };
+    Figure::new(format!("{}, with the refill beside it", row.what), value)
 }
 
 /// Cycles are as fast as the refill is: who finds nothing warm waits, and that counts.
