@@ -196,8 +196,8 @@ impl HearthClient {
         LeasedVm::acquire(self, request, deadline).await
     }
 
-    /// Makes a call by `deadline`, trying again as the retry policy of `method` says, and passes the
-    /// [`TraceContext`](crate::TraceContext) on. One that changes something is to carry a `request_id`.
+    /// Makes a call by `deadline`, trying again as the retry policy of `method` says. One that changes
+    /// something is to carry a `request_id`.
     ///
     /// ```no_run
     /// # async fn example(client: hearth_proto::HearthClient) -> Result<(), hearth_proto::ApiError> {

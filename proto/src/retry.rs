@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 use crate::reason::ApiError;
-use crate::trace::TraceContext;
 
 /// The policy, as gRPC clients take it.
 pub const SERVICE_CONFIG: &str = include_str!("../service_config.json");
@@ -108,13 +107,10 @@ impl RetryPolicy {
     }
 }
 
-/// A request that has so long, and is part of whatever its caller is.
+/// A request that has so long.
 pub(crate) fn request<Q>(message: Q, left: Duration) -> Request<Q> {
     let mut request = Request::new(message);
     request.set_timeout(left);
-    if let Some(context) = TraceContext::current() {
-        context.inject(request.metadata_mut());
-    }
     request
 }
 

@@ -1,12 +1,12 @@
 //! W3C trace contexts: what a call is part of, told to the server in `traceparent` and `tracestate`.
 //!
-//! Whoever has a tracer enters [`TraceContext::scope`] with its span's context; calls that
-//! [`HearthClient`](crate::HearthClient) makes with retries, or for leases, within it carry that on.
+//! Whoever has a tracer enters [`TraceContext::scope`] with its span's context; whatever
+//! [`HearthClient`](crate::HearthClient) calls within it carries that on.
 
 use std::fmt;
 use std::str::FromStr;
 
-use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::codegen::http::{HeaderMap, HeaderValue};
 
 /// The longest `tracestate` that is passed on, in bytes; what is longer may be left out.
 const MAX_STATE_BYTES: usize = 512;
@@ -24,7 +24,11 @@ pub struct TraceContext {
     state: String,
 }
 
-/// It is no `traceparent` of version 00.
+/// The header that says what a call is part of, and the one with what vendors say of it.
+const PARENT_HEADER: &str = "traceparent";
+const STATE_HEADER: &str = "tracestate";
+
+/// It is no `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a traceparent is 00-<32 digits>-<16 digits>-<2 digits>, hexadecimal and not all zeros")]
 pub struct NoTraceParent;
@@ -55,16 +59,55 @@ impl TraceContext {
         CURRENT.try_with(Clone::clone).ok()
     }
 
-    /// Tells the server of a call what it is part of.
-    pub fn inject(&self, metadata: &mut MetadataMap) {
-        if let Ok(parent) = MetadataValue::try_from(self.to_string()) {
-            metadata.insert("traceparent", parent);
+    /// The trace.
+    #[must_use]
+    pub const fn trace_id(&self) -> u128 {
+        self.trace_id
+    }
+
+    /// The span of whoever calls.
+    #[must_use]
+    pub const fn parent_id(&self) -> u64 {
+        self.parent_id
+    }
+
+    /// Whether whoever calls keeps its trace.
+    #[must_use]
+    pub const fn is_sampled(&self) -> bool {
+        self.flags & 1 == 1
+    }
+
+    /// What vendors say of it, or nothing.
+    #[must_use]
+    pub fn state(&self) -> &str {
+        &self.state
+    }
+
+    /// Tells the server of a call what it is part of, unless it is told already.
+    pub fn inject(&self, headers: &mut HeaderMap) {
+        if headers.contains_key(PARENT_HEADER) {
+            return;
         }
-        if let Ok(state) = MetadataValue::try_from(&self.state)
+        if let Ok(parent) = HeaderValue::try_from(self.to_string()) {
+            headers.insert(PARENT_HEADER, parent);
+        }
+        if let Ok(state) = HeaderValue::try_from(&self.state)
             && !self.state.is_empty()
         {
-            metadata.insert("tracestate", state);
+            headers.insert(STATE_HEADER, state);
         }
+    }
+
+    /// What a call with these headers is part of. What is malformed says nothing, and what is said twice
+    /// neither.
+    #[must_use]
+    pub fn extract(headers: &HeaderMap) -> Option<Self> {
+        let mut parents = headers.get_all(PARENT_HEADER).iter();
+        let (parent, None) = (parents.next()?, parents.next()) else { return None };
+        let context: Self = parent.to_str().ok()?.parse().ok()?;
+        let states: Result<Vec<_>, _> =
+            headers.get_all(STATE_HEADER).iter().map(|it| it.to_str()).collect();
+        Some(context.with_state(&states.unwrap_or_default().join(",")))
     }
 }
 
@@ -79,10 +122,14 @@ impl FromStr for TraceContext {
 
     fn from_str(text: &str) -> Result<Self, NoTraceParent> {
         let is_hex = |part: &str| part.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
-        let parts: Vec<_> = text.split('-').collect();
-        let [version, trace_id, parent_id, flags] = parts[..] else { return Err(NoTraceParent) };
-        let lengths = (version.len(), trace_id.len(), parent_id.len(), flags.len());
-        if lengths != (2, 32, 16, 2) || version != "00" || !parts.iter().all(|it| is_hex(it)) {
+        let mut parts = text.splitn(5, '-');
+        let mut part = |length| {
+            let part = parts.next().filter(|part| part.len() == length && is_hex(part));
+            part.ok_or(NoTraceParent)
+        };
+        let (version, trace_id, parent_id, flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
+        // A later version may have more behind what this one has.
+        if version == "ff" || (version == "00" && parts.next().is_some()) {
             return Err(NoTraceParent);
         }
         let trace_id = u128::from_str_radix(trace_id, 16).map_err(|_| NoTraceParent)?;
@@ -111,12 +158,17 @@ mod tests {
             true,
         );
         assert_eq!(made, context);
+        assert!(context.is_sampled());
+        let later = format!("{}-more", PARENT.replacen("00-", "01-", 1));
+        assert_eq!(later.parse(), Ok(context), "a later version is read as far as it is known");
         for bad in [
             "",
             "00",
             &PARENT[1..],
             &PARENT.to_uppercase(),
-            &PARENT.replace("00-", "01-"),
+            &PARENT.replacen("00-", "ff-", 1),
+            &format!("{PARENT}-more"),
+            &format!("{PARENT}0"),
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
         ] {
@@ -131,14 +183,42 @@ mod tests {
         context
             .clone()
             .scope(async {
-                let mut metadata = MetadataMap::new();
-                TraceContext::current().unwrap().inject(&mut metadata);
-                assert_eq!(metadata.get("traceparent").unwrap(), PARENT);
-                assert_eq!(metadata.get("tracestate").unwrap(), "vendor=1");
+                let mut headers = HeaderMap::new();
+                TraceContext::current().unwrap().inject(&mut headers);
+                assert_eq!(headers.get("traceparent").unwrap(), PARENT);
+                assert_eq!(headers.get("tracestate").unwrap(), "vendor=1");
+                assert_eq!(TraceContext::extract(&headers), TraceContext::current());
+                let other = TraceContext::new(1, 2, false);
+                other.inject(&mut headers);
+                assert_eq!(headers.get("traceparent").unwrap(), PARENT, "said already");
             })
             .await;
-        let mut metadata = MetadataMap::new();
-        context.with_state("\n").inject(&mut metadata);
-        assert!(metadata.get("tracestate").is_none(), "it is no header");
+        let mut headers = HeaderMap::new();
+        context.with_state("\n").inject(&mut headers);
+        assert!(headers.get("tracestate").is_none(), "it is no header");
+    }
+
+    #[test]
+    fn what_is_said_twice_or_badly_says_nothing() {
+        let headers = |parents: &[&str], states: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for (name, values) in [("traceparent", parents), ("tracestate", states)] {
+                for value in values {
+                    headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+                }
+            }
+            headers
+        };
+        let extract =
+            |parents: &[&str], states: &[&str]| TraceContext::extract(&headers(parents, states));
+        let context = PARENT.parse::<TraceContext>().unwrap();
+        assert_eq!(extract(&[], &["a=1"]), None);
+        assert_eq!(extract(&[PARENT, PARENT], &[]), None);
+        assert_eq!(extract(&["nonsense"], &[]), None);
+        assert_eq!(extract(&["\u{e9}"], &[]), None);
+        assert_eq!(extract(&[PARENT], &[]), Some(context.clone()));
+        let stated = context.clone().with_state("a=1,b=2");
+        assert_eq!(extract(&[PARENT], &["a=1", "b=2"]), Some(stated));
+        assert_eq!(extract(&[PARENT], &["\u{e9}"]), Some(context));
     }
 }

@@ -1,4 +1,5 @@
-//! A channel that says who calls: what the stubs of [`HearthClient`](crate::HearthClient) call over.
+//! A channel that says who calls, and what the call is part of: what the stubs of
+//! [`HearthClient`](crate::HearthClient) call over.
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -8,6 +9,8 @@ use tonic::codegen::{Service, http};
 use tonic::transport::channel::ResponseFuture;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Error, Identity};
 use zeroize::Zeroizing;
+
+use crate::trace::TraceContext;
 
 /// Who calls, and whom it trusts. By default nobody says who it is, over whatever the address says.
 #[derive(Clone, Default)]
@@ -94,6 +97,9 @@ impl Service<http::Request<Body>> for Transport {
     fn call(&mut self, mut request: http::Request<Body>) -> ResponseFuture {
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(http::header::AUTHORIZATION, authorization.clone());
+        }
+        if let Some(context) = TraceContext::current() {
+            context.inject(request.headers_mut());
         }
         Service::call(&mut self.channel, request)
     }
