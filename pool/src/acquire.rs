@@ -19,6 +19,7 @@ use hearth_providers::model::NetworkInterface;
 use hearth_providers::{VmId, VmRuntimeError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use crate::cold::Waiter;
 use crate::error::{Error, Result};
@@ -134,7 +135,21 @@ impl Manager {
             Phase::Serving | Phase::Draining | Phase::Ending => {}
         }
         let pool = self.pool(&request.pool)?;
-        let done = self.acquire_from(&pool, request, begun).await;
+        let span = tracing::debug_span!(
+            "acquire",
+            pool = pool.id.as_str(),
+            tenant = request.tenant.as_str(),
+            request_id = request.request_id.as_ref().map(RequestId::as_str),
+            vm = tracing::field::Empty,
+            uid = tracing::field::Empty,
+            source = tracing::field::Empty,
+            outcome = tracing::field::Empty,
+            otel.status_code = tracing::field::Empty,
+        );
+        let done = self.acquire_from(&pool, request, begun).instrument(span.clone()).await;
+        if !span.is_disabled() {
+            note_outcome(&span, &done);
+        }
         match &done {
             Ok(Some(acquired)) if !acquired.replayed => {
                 pool.metrics.acquired(acquired.lease.source, &acquired.timing);
@@ -296,14 +311,16 @@ impl Manager {
             let select = Instant::now();
             let tenant = &attempt.request.tenant;
             // Only the first try is demand.
-            let warm = if tries == 0 { pool.claim(tenant) } else { pool.reserve(tenant) };
+            let warm = tracing::debug_span!("select")
+                .in_scope(|| if tries == 0 { pool.claim(tenant) } else { pool.reserve(tenant) });
             attempt.timing.select = select.elapsed();
             let (reserved, source) = match warm {
                 Some(reserved) => (reserved, Source::Warm),
                 None => {
                     let (tenant, deadline) = (tenant.clone(), attempt.request.deadline);
                     let waiter = Waiter { tenant, overflow, deadline };
-                    let waited = self.wait_in_line(&pool, waiter, &mut attempt.timing).await;
+                    let waited = self.wait_in_line(&pool, waiter, &mut attempt.timing);
+                    let waited = waited.instrument(tracing::debug_span!("queue")).await;
                     let reason = waited.as_ref().map_or_else(Error::reason, |_| plan::EMPTY);
                     if tries == 0 {
                         pool.misses().missed(reason, self.env.now());
@@ -344,7 +361,8 @@ impl Manager {
         let called = vm.vm_id.clone();
         let lease = self.commit(&attempt, vm, called, source).map_err(Unserved::Failed)?;
         let vm_id = lease.held().vm_id;
-        if let Err(error) = lease.provider.runtime.rename_vm(&lease.pool_vm_id, &vm_id) {
+        let rename = || lease.provider.runtime.rename_vm(&lease.pool_vm_id, &vm_id);
+        if let Err(error) = tracing::debug_span!("rename").in_scope(rename) {
             self.abort(&lease, &error);
             return Err(Unserved::Again(Box::new(attempt), error));
         }
@@ -361,7 +379,7 @@ impl Manager {
         let is_claimable = attempt.is_claimable();
         let (answer, answered) = oneshot::channel();
         let manager = Arc::clone(self);
-        self.tasks.spawn(async move {
+        self.tasks.spawn_part(Span::current(), async move {
             let done = manager.resume(attempt, lease).await;
             if let Err(Ok(unheard)) = answer.send(done)
                 && !is_claimable
@@ -491,6 +509,30 @@ impl Manager {
         }
         if !mutants::is(Mutant::AbortedLeft) {
             self.retire_instance(lease);
+        }
+    }
+}
+
+/// Says in the span of an acquire what it came to.
+fn note_outcome(span: &Span, done: &Result<Option<Acquired>>) {
+    match done {
+        Ok(Some(acquired)) => {
+            let lease = &acquired.lease;
+            let source = match lease.source {
+                Source::Warm => "warm",
+                Source::Cold => "cold",
+            };
+            span.record("vm", lease.held().vm_id.as_str());
+            span.record("uid", tracing::field::display(lease.uid));
+            span.record("source", source);
+            span.record("outcome", if acquired.replayed { "replayed" } else { "ok" });
+        }
+        Ok(None) => {
+            span.record("outcome", "valid");
+        }
+        Err(error) => {
+            span.record("outcome", error.reason());
+            span.record("otel.status_code", "ERROR");
         }
     }
 }

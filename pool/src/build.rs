@@ -86,7 +86,9 @@ impl Manager {
             Some(former) => drop(self.show(former.begin(&template))),
         }
         let (manager, operation) = (Arc::clone(self), id.clone());
-        self.tasks.spawn(async move { manager.build(template, operation).await });
+        let (name, generation) = (template.id.as_str(), template.generation);
+        let span = tracing::debug_span!("build", template = name, generation);
+        self.tasks.spawn_part(span, async move { manager.build(template, operation).await });
         Ok(id)
     }
 

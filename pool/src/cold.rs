@@ -63,6 +63,8 @@ impl Manager {
         let weight = pool.shared.tenants.settings(&waiter.tenant).weight;
         let (sender, granted) = oneshot::channel();
         let adds_restore = waiter.overflow != Overflow::Wait;
+        // Before the books, so that the driver finds it with whatever they have it restore.
+        let _cause = pool.causes.join();
         let joined = {
             let mut ledger = pool.ledger.lock();
             // One may have become warm since the caller looked: nobody waits beside it.

@@ -46,7 +46,7 @@ impl Manager {
         let Some(room) = pool.take_room() else { return Err(node_full(&pool, &tenant)) };
         let (answer, answered) = oneshot::channel();
         let manager = Arc::clone(self);
-        self.tasks.spawn(async move {
+        self.tasks.spawn_part(tracing::Span::current(), async move {
             // The room is the pool's to count as soon as the VM is leased.
             let _held = (place, room);
             let is_claimable = attempt.is_claimable();
@@ -93,14 +93,16 @@ impl Manager {
         let (provider, name) = (Arc::clone(&pool.provider), vm_id.clone());
         let reaper = self.reaper.clone();
         let call = move || {
-            let made = provider.runtime.create_vm_with_spec(&name, &spec);
+            let restore = || provider.runtime.create_vm_with_spec(&name, &spec);
+            let made = tracing::debug_span!("provider").in_scope(restore);
             if made.as_ref().is_err_and(|it| !matches!(it, VmRuntimeError::AlreadyExists { .. })) {
                 // Its answer may have been lost.
                 reaper.retire(&provider, name.clone(), None);
             }
             made?;
             let created = Instant::now();
-            let probed = template.wait_restored(&*provider.runtime, &name, timeout);
+            let probe = || template.wait_restored(&*provider.runtime, &name, timeout);
+            let probed = tracing::debug_span!("probe").in_scope(probe);
             let made = probed.and_then(|()| {
                 let probed = Instant::now();
                 let found = provider.runtime.get_vm(&name).map(|vm| (vm.uid, created, probed));

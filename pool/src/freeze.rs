@@ -154,7 +154,8 @@ impl Manager {
         let operation = self.operations().begin("FreezeVm", target, uid.to_string(), owner)?;
         let (manager, begun) = (Arc::clone(self), operation.clone());
         let plan = Plan { id, uid, freezer, allow_stop: request.allow_stop, ttl };
-        self.tasks.spawn(async move {
+        let span = tracing::debug_span!("freeze", artifact = plan.id.as_str());
+        self.tasks.spawn_part(span, async move {
             let outcome = match manager.freeze(&subject, plan, &begun).await {
                 Ok(()) => Outcome::Done,
                 Err(error) => {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use hearth_providers::VmRuntimeError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::follow::Trail;
 use crate::tasks::TaskGroup;
 
 /// What a job is for; each class has places of its own, so that none waits behind another.
@@ -186,9 +187,10 @@ impl Jobs {
         L: FnOnce(Result<T, VmRuntimeError>) + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
+        let trail = Trail::step(what);
         // Dropped by a panic, it gives the place back and leaves who waits without an answer.
         let job = move || {
-            let done = call();
+            let done = trail.run(call);
             drop(place);
             if let Err(unheard) = answer.send(done) {
                 late(unheard);

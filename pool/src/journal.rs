@@ -229,6 +229,7 @@ impl Journal {
     /// # Errors
     /// `Storage`; whether the record was written is then unknown.
     pub fn write_lease(&self, record: &LeaseRecord) -> Result<()> {
+        let _span = tracing::debug_span!("journal").entered();
         let begun = tokio::time::Instant::now();
         let text = encode(record)?;
         let written = self.write(|store| store.leases.insert(record.uid.as_bytes(), &*text));

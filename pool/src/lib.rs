@@ -20,6 +20,7 @@ pub mod config;
 mod dedicated;
 pub mod env;
 pub mod error;
+pub mod follow;
 pub mod freeze;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -18,6 +18,7 @@ use crate::budget::{Cost, Room, Shares};
 use crate::changes::Changes;
 use crate::config::Limits;
 use crate::error::{Error, Kind, Result};
+use crate::follow::Causes;
 use crate::ids::{PoolId, Tenant};
 use crate::journal::Source;
 use crate::ledger::{Bounds, Ledger, Settled, WarmVm};
@@ -102,6 +103,8 @@ pub struct Pool {
     held: Mutex<(usize, Duration)>,
     /// Places that its restores have, over all that may run.
     pub(crate) places: Places,
+    /// Who waits for restores, where that is followed.
+    pub(crate) causes: Causes,
     /// Probes of VMs that wait.
     probes: Arc<Semaphore>,
     empty: Mutex<Empty>,
@@ -159,6 +162,7 @@ impl Pool {
             misses: Misses::default(),
             held: Mutex::default(),
             places: Places::default(),
+            causes: Causes::default(),
             probes: Arc::new(Semaphore::new(PROBES_AT_ONCE)),
             empty: Mutex::default(),
             reaper,

@@ -158,9 +158,11 @@ impl Manager {
             if !pool.ledger.lock().begin_restore(vm_id.clone(), now) {
                 return None;
             }
+            let span = pool.restore_span();
             let (manager, pool, template) =
                 (Arc::clone(self), Arc::clone(pool), Arc::clone(template));
-            self.tasks.spawn(async move { manager.restore(pool, template, vm_id, place).await });
+            self.tasks
+                .spawn(async move { manager.restore(pool, template, vm_id, place, span).await });
         }
     }
 

@@ -85,7 +85,8 @@ impl Manager {
             }
             Err(error) => return Err(error),
         };
-        match self.end(&lease)? {
+        let span = tracing::debug_span!("release", vm = vm_id.as_str(), uid = %lease.uid);
+        match span.in_scope(|| self.end(&lease))? {
             None => Ok(()),
             // A provider without rename keeps the name until the VM is gone.
             Some(gone) => drop_result(gone.await),
@@ -144,8 +145,8 @@ impl Manager {
         self.shared.changes.vm(lease.uid);
         drop(std::mem::take(&mut *lease.place.lock()));
         let vm_id = record.vm_id;
-        let renamed = lease.provider.runtime.rename_vm(&vm_id, &lease.pool_vm_id);
-        match renamed {
+        let rename = || lease.provider.runtime.rename_vm(&vm_id, &lease.pool_vm_id);
+        match tracing::debug_span!("rename").in_scope(rename) {
             // One that is gone or was lost has no name to give back.
             Ok(())
             | Err(VmRuntimeError::NotFound { .. } | VmRuntimeError::InvalidTransition { .. }) => {

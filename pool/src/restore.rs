@@ -12,6 +12,7 @@ use hearth_providers::readiness::warm_up;
 use hearth_providers::{Uid, VmId, VmRuntime, VmRuntimeError, VmSpec};
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::build::WARM_UP_TIMEOUT;
 use crate::error::Error;
@@ -49,6 +50,7 @@ impl Manager {
         template: Arc<Template>,
         vm_id: VmId,
         place: RestorePlace,
+        span: Span,
     ) {
         let begun = Instant::now();
         let current = Arc::new(Mutex::new(vm_id));
@@ -59,7 +61,7 @@ impl Manager {
                     (Arc::clone(&self), Arc::clone(&pool), Arc::clone(&template));
                 let row = Row { manager, pool, template, spec, current: Arc::clone(&current) };
                 let (timeout, most) = (self.limits.restore_timeout, self.jobs.most_in_a_row());
-                let call = move || row.make(place, begun, most);
+                let call = move || row.make(place, begun, span, most);
                 // One that comes too late is not known to the books any more, and thrown away there.
                 self.jobs.run(Class::Restore, "restore", timeout, call, drop).await
             }
@@ -140,20 +142,38 @@ impl Manager {
     }
 }
 
+impl Pool {
+    /// The span of a restore that begins: below that of the caller who waits for it, or of nobody's.
+    pub(crate) fn restore_span(&self) -> Span {
+        tracing::debug_span!(
+            parent: &self.causes.next(),
+            "restore",
+            pool = self.id.as_str(),
+            provider = self.provider.name,
+            uid = tracing::field::Empty,
+            outcome = tracing::field::Empty,
+            otel.status_code = tracing::field::Empty,
+        )
+    }
+}
+
 impl Row {
-    /// Makes at most `most` VMs, the first of which was begun at `begun`. Answers whether the last one
-    /// proved a new generation, which ends the row.
+    /// Makes at most `most` VMs, the first of which was begun at `begun`, with its `span`. Answers whether
+    /// the last one proved a new generation, which ends the row.
     fn make(
         self,
         place: RestorePlace,
         mut begun: Instant,
+        mut span: Span,
         most: usize,
     ) -> Result<bool, VmRuntimeError> {
         for left in (0..most).rev() {
             let running = Instant::now();
             let vm_id = self.current.lock().clone();
             // Also when it could not be made: its answer may have been lost.
-            let (uid, mut timing) = self.make_warm(&vm_id).inspect_err(|_| {
+            let made = span.in_scope(|| self.make_warm(&vm_id));
+            note_restored(span, &made);
+            let (uid, mut timing) = made.inspect_err(|_| {
                 self.manager.reaper.retire(&self.pool.provider, vm_id.clone(), None);
             })?;
             timing.total = begun.elapsed();
@@ -164,7 +184,7 @@ impl Row {
             if left == 0 || running.elapsed() > QUICK || !self.begin_next(&place) {
                 break;
             }
-            begun = Instant::now();
+            (begun, span) = (Instant::now(), self.pool.restore_span());
         }
         drop(place);
         let is_missing = self.pool.ledger.lock().permits(self.manager.env.boot_time()) > 0;
@@ -180,10 +200,14 @@ impl Row {
         let config = self.pool.config();
         let runtime = self.pool.provider.runtime.as_ref();
         let begun = Instant::now();
-        runtime.create_vm_with_spec(vm_id, &self.spec)?;
+        let restore = || runtime.create_vm_with_spec(vm_id, &self.spec);
+        tracing::debug_span!("provider").in_scope(restore)?;
         let created = Instant::now();
-        self.template.wait_restored(runtime, vm_id, self.manager.limits.probe_timeout)?;
+        let timeout = self.manager.limits.probe_timeout;
+        let probe = || self.template.wait_restored(runtime, vm_id, timeout);
+        tracing::debug_span!("probe").in_scope(probe)?;
         let probed = Instant::now();
+        let _prepare = tracing::debug_span!("prepare").entered();
         warm_up(runtime, vm_id, &config.warm_up, WARM_UP_TIMEOUT)?;
         // Who waits already is served sooner without.
         if config.prefault && self.pool.ledger.lock().waiting() == 0 {
@@ -236,6 +260,23 @@ impl Row {
         *self.current.lock() = vm_id.clone();
         ledger = pool.ledger.lock();
         ledger.begin_restore(vm_id, now)
+    }
+}
+
+/// Says in the span of a restore what it came to, which ends it.
+fn note_restored(span: Span, made: &Result<(Uid, RestoreTiming), VmRuntimeError>) {
+    if span.is_disabled() {
+        return;
+    }
+    match made {
+        Ok((uid, _)) => {
+            span.record("uid", tracing::field::display(uid));
+            span.record("outcome", "ok");
+        }
+        Err(error) => {
+            span.record("outcome", error.kind());
+            span.record("otel.status_code", "ERROR");
+        }
     }
 }
 

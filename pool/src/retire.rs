@@ -249,6 +249,9 @@ fn destroy_instance(
     vm_id: &VmId,
     uid: Option<Uid>,
 ) -> Result<(), VmRuntimeError> {
+    let named = (vm_id.as_str(), uid.map(tracing::field::display));
+    let _span =
+        tracing::debug_span!(parent: None, "destroy", vm = named.0, uid = named.1).entered();
     if mutants::is(Mutant::DestroyedByName) {
         return runtime.destroy_vm(vm_id);
     }

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Span;
+
+use crate::follow::Trail;
 
 /// Tasks that begin and end together.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +28,15 @@ impl TaskGroup {
         F: Future<Output = ()> + Send + 'static,
     {
         self.tracker.spawn(task);
+    }
+
+    /// As [`Self::spawn`], of what the call that is being answered goes on with: within `span`, and with the
+    /// call's mark in the log.
+    pub fn spawn_part<F>(&self, span: Span, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.spawn(Trail::within(span).carry(task));
     }
 
     /// Runs `work`, which may block, on a thread of its own; it is waited for as a task is. It must end

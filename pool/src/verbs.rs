@@ -104,7 +104,7 @@ impl Manager {
         let room = self.take_room(&request.spec)?;
         let (answer, answered) = oneshot::channel();
         let manager = Arc::clone(self);
-        self.tasks.spawn(async move {
+        self.tasks.spawn_part(tracing::Span::current(), async move {
             let is_claimable = request.request_id.is_some() || request.vm_id.is_some();
             let made = manager.make_own(&provider, request, ttl, fingerprint, pending, name).await;
             if let Ok(made) = &made {

@@ -30,6 +30,7 @@ impl<T: Tool> CliBackend<T> {
         record: Record,
         files: Option<&Path>,
     ) -> Result<Arc<Machine>> {
+        let _create = tracing::debug_span!("create").entered();
         let shared = &self.shared;
         let machine = Arc::new(Machine::new(place, record.clone()));
         machine.write(&record)?;
@@ -85,6 +86,7 @@ impl<T: Tool> CliBackend<T> {
 
     /// Starts a machine and sees that it runs.
     pub(super) fn boot(&self, machine: &Machine) -> Result<()> {
+        let _start = tracing::debug_span!("start").entered();
         machine.turn();
         let shared = &self.shared;
         let asked = shared.tool.start(&machine.name, &machine.doomed);

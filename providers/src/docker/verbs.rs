@@ -23,6 +23,7 @@ impl DockerBackend {
     /// Makes a container; one that the engine makes although nobody waits for it any longer is
     /// swept.
     pub(super) fn make(&self, place: &Place, blueprint: Blueprint) -> Result<Arc<Machine>> {
+        let _create = tracing::debug_span!("create").entered();
         let (shared, uid, from) = (Arc::clone(&self.shared), place.uid, blueprint.clone());
         let made = self.wait(async move {
             match shared.create(uid, &from).await {
@@ -95,6 +96,7 @@ impl DockerBackend {
 
     /// Starts a container that was never started.
     pub(super) fn boot(&self, machine: &Arc<Machine>) -> Result<()> {
+        let _start = tracing::debug_span!("start").entered();
         let (shared, started) = (Arc::clone(&self.shared), Arc::clone(machine));
         let look = self.wait(async move {
             let asked = shared.start(&started).await;

@@ -210,7 +210,7 @@ impl<B: Backend> Engine<B> {
             boot_id: self.boot_id.clone(),
         };
         if self.directory.paths().is_some()
-            && let Err(error) = record.write(&place.dir)
+            && let Err(error) = tracing::debug_span!("record").in_scope(|| record.write(&place.dir))
         {
             self.backend.kill(&machine);
             let _ = self.backend.dispose(place, &machine);

@@ -29,7 +29,7 @@ impl FirecrackerBackend {
     pub(super) fn launch(&self, place: &Place, machine: &Machine) -> Result<()> {
         let name = place.uid.to_string();
         let home = machine.home();
-        home.furnish(&machine.blueprint)?;
+        tracing::debug_span!("furnish").in_scope(|| home.furnish(&machine.blueprint))?;
         if self.config.metrics {
             home.make_file(METRICS)
                 .map_err(|error| files::io_error("make the metrics' file".into(), error))?;
@@ -59,7 +59,8 @@ impl FirecrackerBackend {
         let mut launch = Launch::new(program, &arguments, &place.dir, &name, console);
         launch.led = led;
         launch.enters_cgroup = jail.is_none_or(|jail| jail.cgroups.is_empty());
-        let spawned = self.supervisor.spawn(launch, machine.vmm.bounded());
+        let spawn = || self.supervisor.spawn(launch, machine.vmm.bounded());
+        let spawned = tracing::debug_span!("spawn").in_scope(spawn);
         machine.vmm.set_process(spawned.map_err(|error| self.in_its_words(machine, error))?);
         Ok(())
     }

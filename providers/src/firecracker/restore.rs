@@ -41,9 +41,11 @@ impl FirecrackerBackend {
         self.fits(source)?;
         let blueprint = image.blueprint.clone();
         let blueprint = blueprint.with_overrides(place.uid, overrides, &self.config)?;
+        let files = tracing::debug_span!("files").entered();
         for drive in &blueprint.drives {
             drive.copy_between(&source.dir, &place.dir, &|| true)?;
         }
+        drop(files);
         let machine = Arc::new(self.make_machine(place, blueprint)?);
         self.launch(place, &machine)?;
         let loaded = self.load(place, &machine, source).and_then(|()| self.check_jail(&machine));
@@ -104,7 +106,9 @@ impl FirecrackerBackend {
             api.put("/snapshot/load", &body, timeout)
         };
         let asked = "load a snapshot";
-        let loaded = machine.first_call(asked, config.start_timeout, config.restore_timeout, call);
+        // From when it is started until it listens, has loaded, and has resumed where that is asked for.
+        let load = || machine.first_call(asked, config.start_timeout, config.restore_timeout, call);
+        let loaded = tracing::debug_span!("load").in_scope(load);
         loaded.map_err(|refusal| {
             // Without its handler it would not have answered: it was ended.
             machine.handler_error().unwrap_or_else(|| explain(refusal, source.view))

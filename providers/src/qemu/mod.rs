@@ -104,9 +104,10 @@ impl QemuBackend {
         }
         let launch =
             Launch::new(&self.host.binary, &arguments, &place.dir, &name, &machine.vmm.log);
-        machine.vmm.set_process(self.supervisor.spawn(launch, machine.vmm.bounded())?);
-        machine
-            .wait_for_monitor(self.config.start_timeout)
+        let spawn = || self.supervisor.spawn(launch, machine.vmm.bounded());
+        machine.vmm.set_process(tracing::debug_span!("spawn").in_scope(spawn)?);
+        tracing::debug_span!("connect")
+            .in_scope(|| machine.wait_for_monitor(self.config.start_timeout))
             .inspect_err(|_| self.undo_launch(machine))
     }
 

@@ -30,6 +30,7 @@ impl QemuBackend {
         }
         let image = source.image;
         self.fits(source)?;
+        let files = tracing::debug_span!("files").entered();
         let disks = image.blueprint.disks.iter().enumerate();
         let disks = disks.map(|(index, disk)| disk.restore(index, &source.dir, &place.dir));
         let memory = match &image.blueprint.memory {
@@ -39,6 +40,7 @@ impl QemuBackend {
         let blueprint =
             Blueprint { memory, disks: disks.collect::<Result<_>>()?, ..image.blueprint.clone() };
         blueprint.write(&place.dir)?;
+        drop(files);
         let machine = Arc::new(Machine::new(place.dir.clone(), blueprint, &self.config));
         self.launch(place, &machine, Beginning::Incoming)?;
         let loaded = self.load(&machine, source);
@@ -49,6 +51,7 @@ impl QemuBackend {
     }
 
     fn load(&self, machine: &Machine, source: &Source<'_, Image>) -> Result<()> {
+        let load = tracing::debug_span!("load").entered();
         set_capabilities(machine, source.image.has_memory_file())?;
         let channels = Some(vec![file_channel(&source.dir.join(STATE))?]);
         machine.execute(&qmp::migrate_incoming { channels, exit_on_error: None, uri: None })?;
@@ -61,8 +64,9 @@ impl QemuBackend {
             }
             std::thread::sleep(POLL);
         }
+        drop(load);
         match source.how.resume_immediately {
-            true => machine.resume(),
+            true => tracing::debug_span!("cont").in_scope(|| machine.resume()),
             false => Ok(()),
         }
     }
