@@ -8,7 +8,7 @@ CARGO ?= cargo
 export HEARTH_REQUIRE ?= qemu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest build run demo test test-long sim mutants alerts reliability test-firecracker deviants fuzz bench bench-full microbench instructions policies image lint docs fmt
+.PHONY: help setup guest build run demo test test-long sim mutants alerts trace reliability test-firecracker deviants fuzz bench bench-full microbench instructions policies image lint docs fmt
 
 help: ## Say what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ mutants: ## Show that the simulation's checker finds faults of the product: one 
 
 alerts: ## Make the fault of every alert, in minutes: it fires in a real Prometheus, and resolves; needs prometheus, strace
 	HEARTH_ALERTS=all HEARTH_REQUIRE=prometheus $(CARGO) test --package hearth-server --test prometheus -- alerts_fire
+
+trace: setup guest ## Print the traces of acquires, warm and cold, on the memory provider and on QEMU
+	$(CARGO) test --package hearth-server --test traces -- acquire --test-threads 1
 
 reliability: setup guest ## Run the proofs of docs/reliability.md, and print the table that it shows
 	@scripts/reliability

@@ -1,10 +1,12 @@
 //! One call: who makes it, how it is named in the log, and until when its caller waits.
 
 use std::fmt;
+use std::num::NonZeroU128;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use hearth_pool::follow::Mark;
 use hearth_providers::env::{Env as _, SystemEnv};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -35,11 +37,16 @@ impl CallId {
     pub(crate) fn next() -> Self {
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
+
+    /// What the call is known by wherever something is done for it.
+    pub(crate) fn mark(self, trace_id: Option<NonZeroU128>) -> Mark {
+        Mark { life: *LIFE, number: self.0, trace_id }
+    }
 }
 
 impl fmt::Display for CallId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}-{}", *LIFE, self.0)
+        self.mark(None).fmt(f)
     }
 }
 

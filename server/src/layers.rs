@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hearth_pool::error::Error;
+use hearth_proto::TraceContext;
 use hearth_proto::details::ALLOCATED;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use crate::audit::{Audit, Event, Note};
 use crate::auth::Caller;
@@ -34,6 +35,7 @@ use crate::listen::arriving::Arriving;
 use crate::listen::peer::Peer;
 use crate::metrics::{self, MethodMetrics};
 use crate::status::{self, Refusal};
+use crate::telemetry;
 
 /// Puts [`Watched`] around the services.
 #[derive(Clone, Debug)]
@@ -215,13 +217,18 @@ where
         let known = self.methods.by_path.get(path).unwrap_or(&self.methods.unknown);
         let mut end = End::of(Arc::clone(&known.metrics));
         let id = CallId::next();
-        let span = tracing::debug_span!("call", %id, path, trace = tracing::field::Empty);
-        // What the caller says that the call is part of.
-        if !span.is_disabled()
-            && let Some(parent) = request.headers().get("traceparent")
-        {
-            span.record("trace", parent.to_str().unwrap_or_default());
-        }
+        let span = tracing::debug_span!(
+            "call",
+            %id,
+            otel.name = known.path.strip_prefix('/').unwrap_or("unknown"),
+            otel.kind = "server",
+            rpc.system = "grpc",
+            rpc.grpc.status_code = tracing::field::Empty,
+            otel.status_code = tracing::field::Empty,
+        );
+        let mark =
+            id.mark(telemetry::join(&span, TraceContext::extract(request.headers()).as_ref()));
+        end.span = span.clone();
         let is_acquire = path == ACQUIRE;
         request.extensions_mut().insert(id);
         end.record = self.record(known, id, &mut request);
@@ -252,7 +259,7 @@ where
             }
             Ok(response.map(|inner| WatchedBody { inner, end }))
         };
-        Box::pin(watched.instrument(span))
+        Box::pin(mark.scope(watched.instrument(span)))
     }
 }
 
@@ -304,6 +311,7 @@ struct End {
     /// Held until its answer is sent, or dropped.
     place: Option<Place>,
     record: Option<Record>,
+    span: Span,
 }
 
 /// What will be left of a call in the audit.
@@ -328,13 +336,17 @@ impl Record {
 impl End {
     fn of(metrics: Arc<MethodMetrics>) -> Self {
         metrics.started();
-        Self { metrics, begun: Instant::now(), has_ended: false, place: None, record: None }
+        let (begun, span) = (Instant::now(), Span::none());
+        Self { metrics, begun, has_ended: false, place: None, record: None, span }
     }
 
     fn is(&mut self, code: Code) {
         if !std::mem::replace(&mut self.has_ended, true) {
             let took = self.begun.elapsed();
             self.metrics.handled(code, took);
+            if !self.span.is_disabled() {
+                note_code(&self.span, code);
+            }
             self.record.iter().for_each(|record| record.leave(metrics::code_name(code), took));
         }
     }
@@ -346,6 +358,25 @@ impl Drop for End {
             place.was_left();
         }
         self.is(Code::Cancelled);
+    }
+}
+
+/// Says in the span of a call how it ended, which is now.
+fn note_code(span: &Span, code: Code) {
+    use Code as C;
+    let _until_now = span.enter();
+    span.record("rpc.grpc.status_code", code as i64);
+    // Of the others the caller is the one to do something.
+    if matches!(
+        code,
+        C::Unknown
+            | C::DeadlineExceeded
+            | C::Unimplemented
+            | C::Internal
+            | C::Unavailable
+            | C::DataLoss
+    ) {
+        span.record("otel.status_code", "ERROR");
     }
 }
 

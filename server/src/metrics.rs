@@ -79,6 +79,14 @@ pub(crate) fn audit_lost(lines: u64) {
     counter!("hearth_audit_lost_total").increment(lines);
 }
 
+/// Why spans are dropped.
+const SPAN_LOSSES: [&str; 2] = ["export_failed", "queue_full"];
+
+/// Spans were dropped for one of [`SPAN_LOSSES`].
+pub(crate) fn spans_dropped(reason: &'static str, spans: u64) {
+    counter!("hearth_spans_dropped_total", "reason" => reason).increment(spans);
+}
+
 /// The name of a code.
 pub(crate) fn code_name(code: tonic::Code) -> &'static str {
     CODES[code as usize]
@@ -124,6 +132,10 @@ fn describe() {
     describe_histogram!("grpc_server_handling_seconds", Unit::Seconds, "Time a call took here");
     describe_counter!("hearth_audit_lost_total", "Lines of the audit that were not written");
     counter!("hearth_audit_lost_total").absolute(0);
+    describe_counter!("hearth_spans_dropped_total", "Spans that were not exported, by reason");
+    for reason in SPAN_LOSSES {
+        counter!("hearth_spans_dropped_total", "reason" => reason).absolute(0);
+    }
     describe_counter!("hearth_connections_refused_total", "Connections that were not let in");
     for reason in REFUSALS {
         counter!("hearth_connections_refused_total", "reason" => reason).absolute(0);

@@ -244,7 +244,7 @@ impl Replays {
             }
         };
         let (answer, answered) = oneshot::channel();
-        self.tasks.spawn(async move {
+        self.tasks.spawn_part(tracing::Span::current(), async move {
             let done = handle(call, request).await;
             if let (Ok(done), Some(pending)) = (&done, pending) {
                 pending.done(done.encode_to_vec().into());

@@ -16,7 +16,7 @@ pub use crate::hearth::{Hearth, StartError};
 use crate::notify;
 use crate::privileges;
 use crate::process;
-use crate::telemetry::{self, Levels, LogFormat};
+use crate::telemetry::{self, Export, Levels, LogFormat};
 
 /// How long threads that are blocked in a provider may hold the process up at its very end.
 const THREADS_TIMEOUT: Duration = Duration::from_millis(500);
@@ -78,8 +78,8 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return complain(&error, WRONG),
     };
-    let levels = match telemetry::init(loaded.config.log_format, &loaded.config.log_level) {
-        Ok(levels) => levels,
+    let (levels, export) = match telemetry::init(&loaded.config) {
+        Ok(begun) => begun,
         Err(why) => return complain(&format!("the log: {why}"), WRONG),
     };
     for variable in &loaded.ignored_variables {
@@ -92,9 +92,27 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("no threads: {error}"), FAILED),
     };
-    let code = runtime.block_on(live(loaded.config, levels, &args));
+    let code = runtime.block_on(live_followed(loaded.config, levels, export, &args));
     runtime.shutdown_timeout(THREADS_TIMEOUT);
     ExitCode::from(code)
+}
+
+/// The life, and the export of what is followed of it, which ends last.
+async fn live_followed(
+    config: Config,
+    levels: Levels,
+    export: Option<Export>,
+    args: &ServeArgs,
+) -> u8 {
+    let exporting = match export.map(Export::begin).transpose() {
+        Ok(exporting) => exporting,
+        Err(why) => return failed(&format!("the export of spans: {why}")),
+    };
+    let code = live(config, levels, args).await;
+    if let Some(exporting) = exporting {
+        exporting.end().await;
+    }
+    code
 }
 
 /// The life itself; answers the exit code.

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use hearth_pool::error::{Error, Kind, Violation};
+use hearth_pool::follow::Mark;
 use hearth_proto::details::{ALLOCATED, ERROR_DOMAIN};
 use hearth_proto::names;
 use hearth_providers::VmRuntimeError;
@@ -520,7 +521,9 @@ fn log_cause(error: &dyn std::error::Error, call: CallId) {
         causes.push(cause.to_string());
         next = cause.source();
     }
-    tracing::warn!(%call, %error, causes = causes.join(": "), "a call failed");
+    // What a stream does has no mark.
+    let call = Mark::current().is_none().then_some(call).map(tracing::field::display);
+    tracing::warn!(call, %error, causes = causes.join(": "), "a call failed");
 }
 
 /// `text` without the paths in it.

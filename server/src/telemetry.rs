@@ -1,16 +1,29 @@
 //! The log: to standard error, for people on a terminal and as JSON elsewhere, at levels that
-//! can be changed while hearth runs.
+//! can be changed while hearth runs; and spans, to a collector, where one is configured.
+
+mod export;
+mod headers;
+mod lines;
+mod queue;
 
 use std::io::IsTerminal as _;
+use std::num::NonZeroU128;
 use std::sync::Arc;
 
+use hearth_proto::TraceContext;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tracing::Span;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry};
+
+pub use export::{Export, Exporting};
+use lines::Marked;
+
+use crate::config::Config;
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -62,27 +75,50 @@ impl Levels {
     }
 }
 
-/// Begins to log, at `RUST_LOG` or else at `levels`.
+/// Begins to log, at `RUST_LOG` or else at the configured levels, and to make spans where they are to be
+/// exported; the export itself is to be begun. Blocks on the disk for a moment.
 ///
 /// # Errors
-/// What is wrong with the levels, or that something logs already.
-pub fn init(format: LogFormat, levels: &str) -> Result<Levels, String> {
-    let levels = std::env::var("RUST_LOG").unwrap_or_else(|_| levels.to_owned());
+/// What is wrong with the levels or the export, or that something logs already.
+pub fn init(config: &Config) -> Result<(Levels, Option<Export>), String> {
+    let levels = std::env::var("RUST_LOG").unwrap_or_else(|_| config.log_level.clone());
     let is_terminal = std::io::stderr().is_terminal();
-    let is_json = match format {
+    let is_json = match config.log_format {
         LogFormat::Auto => !is_terminal,
         LogFormat::Human => false,
         LogFormat::Json => true,
     };
     let (filter, handle) = reload::Layer::new(parse(&levels)?);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let format = tracing_subscriber::fmt::format();
     let lines = match is_json {
-        true => lines.json().flatten_event(true).boxed(),
-        false => lines.with_ansi(is_terminal).with_target(false).boxed(),
+        true => {
+            let format = Marked { format: format.json().flatten_event(true), is_json };
+            lines.json().event_format(format).boxed()
+        }
+        false => {
+            let format = format.with_ansi(is_terminal).with_target(false);
+            lines.with_ansi(is_terminal).event_format(Marked { format, is_json }).boxed()
+        }
     };
-    let logs = tracing_subscriber::registry().with(filter).with(lines);
-    logs.try_init().map_err(|error| error.to_string())?;
-    Ok(Levels { handle: Some(handle), current: Arc::new(Mutex::new(levels)) })
+    // The level is of the lines alone.
+    let logs = tracing_subscriber::registry().with(lines.with_filter(filter));
+    let (begun, export) = match export::prepare(&config.telemetry)? {
+        Some((spans, export)) => (logs.with(spans.layer()).try_init(), Some(export)),
+        None => (logs.try_init(), None),
+    };
+    begun.map_err(|error| error.to_string())?;
+    Ok((Levels { handle: Some(handle), current: Arc::new(Mutex::new(levels)) }, export))
+}
+
+/// Makes the span of a call a part of what its caller says that it is; answers which trace that is, if it is
+/// of any.
+pub(crate) fn join(span: &Span, caller: Option<&TraceContext>) -> Option<NonZeroU128> {
+    let said = caller.and_then(|it| NonZeroU128::new(it.trace_id()));
+    match span.is_disabled() {
+        true => said,
+        false => export::join(span, caller).or(said),
+    }
 }
 
 /// Whether `levels` can be set.

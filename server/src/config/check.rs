@@ -29,6 +29,7 @@ impl Config {
         }
         self.check_bounds()?;
         self.check_security()?;
+        self.check_telemetry()?;
         self.check_providers()?;
         self.check_default_template()?;
         self.check_default_pool()

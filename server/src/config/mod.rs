@@ -11,6 +11,7 @@ mod layers;
 mod limits;
 mod providers;
 mod security;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,6 +29,7 @@ pub(crate) use layers::{Flags, load_text};
 pub use limits::{Limits, Streams};
 pub use providers::{Accel, ProviderConfig};
 pub use security::{Audit, Auth, Tls};
+pub use telemetry::Telemetry;
 
 use crate::telemetry::LogFormat;
 
@@ -62,6 +64,8 @@ pub struct Config {
     pub auth: Auth,
     /// What is kept of who did what.
     pub audit: Audit,
+    /// Where spans go.
+    pub telemetry: Telemetry,
     /// The gRPC server.
     pub grpc: Grpc,
     /// What bounds the pools.
@@ -212,6 +216,7 @@ impl Default for Config {
             tls: Tls::default(),
             auth: Auth::default(),
             audit: Audit::default(),
+            telemetry: Telemetry::default(),
             grpc: Grpc {
                 max_message_bytes: 4 << 20,
                 max_buffered_bytes: 64 << 20,

@@ -48,7 +48,7 @@ impl Services {
         let first = reader.begin(tail_bytes).await?;
         let (messages, unread) = mpsc::channel(MAX_UNREAD);
         let tasks = reader.services.tasks.clone();
-        tasks.spawn(async move {
+        tasks.spawn_part(tracing::Span::current(), async move {
             let _place = place;
             let stopping = reader.services.ending.clone();
             tokio::select! {

@@ -45,7 +45,7 @@ impl Services {
         let (messages, unread) = mpsc::channel(MAX_UNREAD);
         let into = Pieces::new(messages.clone(), skip);
         let tasks = self.tasks.clone();
-        tasks.spawn(async move {
+        tasks.spawn_part(tracing::Span::current(), async move {
             let exported = self.manager.export_artifact(&id, call.caller.scope(), into);
             let stopping = self.ending.clone();
             let ended = tokio::select! {

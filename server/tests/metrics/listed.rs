@@ -7,7 +7,7 @@ const GAUGE: &str = "gauge";
 const HISTOGRAM: &str = "histogram";
 
 /// Name, kind, and exactly the labels that it has.
-const LISTED: [(&str, &str, &[&str]); 44] = [
+const LISTED: [(&str, &str, &[&str]); 45] = [
     ("hearth_acquires_total", COUNTER, &["pool", "source", "result", "reason"]),
     ("hearth_acquire_duration_seconds", HISTOGRAM, &["pool", "source", "result"]),
     ("hearth_acquire_stage_duration_seconds", HISTOGRAM, &["stage"]),
@@ -36,6 +36,7 @@ const LISTED: [(&str, &str, &[&str]); 44] = [
     ("hearth_watch_subscribers", GAUGE, &[]),
     ("hearth_build_info", GAUGE, &["version", "profile"]),
     ("hearth_audit_lost_total", COUNTER, &[]),
+    ("hearth_spans_dropped_total", COUNTER, &["reason"]),
     ("hearth_connections_refused_total", COUNTER, &["reason"]),
     ("grpc_server_started_total", COUNTER, &["grpc_service", "grpc_method"]),
     ("grpc_server_handled_total", COUNTER, &["grpc_service", "grpc_method", "grpc_code"]),

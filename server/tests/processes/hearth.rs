@@ -312,6 +312,12 @@ impl Hearth {
         self.admin_page("/metrics").await
     }
 
+    /// Where it is reached.
+    #[allow(dead_code, reason = "most test binaries have a client alone")]
+    pub(crate) fn address(&self) -> &str {
+        &self.grpc
+    }
+
     /// One more connection.
     #[allow(dead_code, reason = "not every test binary makes some")]
     pub(crate) async fn connect(&self) -> Answer<HearthClient> {
