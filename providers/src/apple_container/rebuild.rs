@@ -20,8 +20,10 @@ pub(super) const ROOTFS: &str = "rootfs.tar";
 /// What the image is built by.
 pub(super) const DOCKERFILE: &str = "Dockerfile";
 
-/// The most that an extension of one entry's header may hold.
+/// The most that the extensions of one entry's header may hold, all together.
 const MAX_EXTENSION_BYTES: u64 = 1 << 20;
+/// What an extension takes beside what it holds: that of no bytes costs something, too.
+const HEADER_BYTES: u64 = 512;
 
 /// Writes both files into `into`, and removes `export`.
 pub(super) fn write(export: &Path, into: &Path, process: &Process) -> Result<()> {
@@ -42,6 +44,7 @@ pub(super) fn cut_down(export: impl Read, into: impl Write) -> io::Result<()> {
     let mut archive = tar::Archive::new(BufReader::new(export));
     let mut kept = tar::Builder::new(BufWriter::new(into));
     let mut extensions: Vec<(tar::Header, Vec<u8>)> = Vec::new();
+    let mut room = MAX_EXTENSION_BYTES;
     for entry in archive.entries()?.raw(true) {
         let mut entry = entry?;
         let kind = entry.header().entry_type();
@@ -52,13 +55,13 @@ pub(super) fn cut_down(export: impl Read, into: impl Write) -> io::Result<()> {
         if extends {
             let mut bytes = Vec::new();
             let header = entry.header().clone();
-            (&mut entry).take(MAX_EXTENSION_BYTES + 1).read_to_end(&mut bytes)?;
-            if bytes.len() as u64 > MAX_EXTENSION_BYTES {
-                return Err(io::Error::other("an entry's header is too large"));
-            }
+            (&mut entry).take(room + 1).read_to_end(&mut bytes)?;
+            let left = room.checked_sub(HEADER_BYTES + bytes.len() as u64);
+            room = left.ok_or_else(|| io::Error::other("an entry's header is too large"))?;
             extensions.push((header, bytes));
             continue;
         }
+        room = MAX_EXTENSION_BYTES;
         let left_out = is_temporary(&entry.path()?);
         for (header, bytes) in extensions.drain(..).filter(|_| !left_out) {
             kept.append(&header, bytes.as_slice())?;
@@ -167,6 +170,39 @@ mod tests {
             entry.path().unwrap().to_string_lossy().into_owned()
         });
         assert_eq!(kept.collect::<Vec<_>>(), [long, "tmp/".to_owned(), "etc/name".to_owned()]);
+    }
+
+    /// An archive of `count` extensions of `bytes` each, and the entry that they are of.
+    fn extended(count: usize, bytes: usize) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut add = |kind, bytes: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_path("a").unwrap();
+            header.set_size(bytes.len() as u64);
+            header.set_cksum();
+            builder.append(&header, bytes).unwrap();
+        };
+        for _ in 0..count {
+            add(tar::EntryType::XGlobalHeader, &vec![b'x'; bytes]);
+        }
+        add(tar::EntryType::Regular, b"data");
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn the_extensions_of_one_header_are_bounded_together() {
+        let cut = |count, bytes| cut_down(extended(count, bytes).as_slice(), io::sink());
+        let most = usize::try_from(MAX_EXTENSION_BYTES / HEADER_BYTES).unwrap();
+        assert!(cut(1, 1 << 19).is_ok() && cut(most, 0).is_ok());
+        for (count, bytes) in [(1, 1 << 20), (2, 1 << 19), (most + 1, 0)] {
+            assert!(cut(count, bytes).is_err(), "{count} of {bytes} bytes");
+        }
+        // Each entry has as much room as the first.
+        let mut twice = extended(1, 1 << 19);
+        twice.truncate(twice.len() - 1024);
+        twice.extend(extended(1, 1 << 19));
+        cut_down(twice.as_slice(), io::sink()).unwrap();
     }
 
     #[test]
