@@ -13,11 +13,10 @@ use parking_lot::Mutex;
 use super::blueprint::Jail;
 use super::config::{CgroupVersion, JailerConfig};
 use crate::error::{Result, VmRuntimeError};
+use crate::supervise::cgroup::PARENT_OF_JAILS;
 
 /// In the instance's directory: what the jailer calls its base directory.
 const BASE: &str = "jail";
-/// The cgroup above those of the VMs.
-const PARENT_CGROUP: &str = "hearth-jails";
 
 /// Gives jails to machines.
 #[derive(Debug)]
@@ -114,7 +113,7 @@ impl Jails {
         if !config.cgroups.is_empty() {
             let version = if config.cgroup_version == CgroupVersion::V1 { "1" } else { "2" };
             add("--cgroup-version", version.into());
-            add("--parent-cgroup", PARENT_CGROUP.into());
+            add("--parent-cgroup", PARENT_OF_JAILS.into());
         }
         config.cgroups.iter().for_each(|limit| add("--cgroup", limit.into()));
         config.netns.iter().for_each(|netns| add("--netns", netns.into()));
@@ -177,7 +176,7 @@ fn cgroup_parents(mounts: &str, config: &JailerConfig) -> Result<Vec<PathBuf>, S
         let mount = mount.ok_or_else(|| {
             format!("this host has no {controller} controller of {:?}", config.cgroup_version)
         })?;
-        parents.insert(mount.join(PARENT_CGROUP));
+        parents.insert(mount.join(PARENT_OF_JAILS));
     }
     Ok(parents.into_iter().collect())
 }

@@ -6,12 +6,16 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::fs::statfs;
+
 /// The directory that holds the cgroups of all processes.
 const PARENT: &str = "hearth-vms";
+/// The one that holds those that a jailer makes for us.
+pub(crate) const PARENT_OF_JAILS: &str = "hearth-jails";
 
 /// Where processes get cgroups of their own.
 #[derive(Clone, Debug)]
@@ -73,8 +77,13 @@ impl Cgroups {
         dir.is_dir().then_some(dir)
     }
 
-    /// Removes a cgroup whose process has ended, and the parent with the last one.
+    /// Removes a cgroup whose process has ended, and the parent with the last one. What is no cgroup of ours
+    /// is left alone: the directory's name may be what somebody wrote into a record.
     pub(super) fn remove(&self, dir: &Path) {
+        if dir.exists() && !is_ours(dir) {
+            tracing::warn!(dir = %dir.display(), "a record names it, and it is no cgroup of ours");
+            return;
+        }
         // The kernel may need a moment after the end of the last process.
         for _ in 0..100 {
             match fs::remove_dir(dir) {
@@ -88,10 +97,26 @@ impl Cgroups {
                 Ok(()) | Err(_) => break,
             }
         }
-        if let Some(parent) = dir.parent().filter(|parent| parent.ends_with(PARENT)) {
+        let parent = dir.parent().filter(|parent| parent.ends_with(PARENT));
+        if let Some(parent) = parent.filter(|parent| is_cgroup(parent)) {
             let _ = fs::remove_dir(parent);
         }
     }
+}
+
+/// Whether there is a cgroup `dir` that can be of a process of ours: right below a directory for those, wherever
+/// that is, since hearth may have run in another cgroup when it was made.
+pub(super) fn is_ours(dir: &Path) -> bool {
+    let plain = |it| matches!(it, Component::RootDir | Component::Normal(_));
+    let parent = dir.parent().and_then(Path::file_name);
+    let is_named = parent.is_some_and(|it| it == PARENT || it == PARENT_OF_JAILS);
+    is_named && dir.components().all(plain) && is_cgroup(dir)
+}
+
+/// Whether `dir` is a directory of a cgroup hierarchy.
+fn is_cgroup(dir: &Path) -> bool {
+    // The numbers of version 1 and version 2; the field's type differs by architecture.
+    statfs(dir).is_ok_and(|it| it.f_type == 0x0027_e0eb || it.f_type == 0x6367_7270)
 }
 
 /// Another instance may remove the shared parent between the two steps of making a cgroup.
@@ -148,6 +173,25 @@ fn mount_point(line: &str, kind: &str, option: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_cgroup_of_ours_is_left_alone() {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let planted = elsewhere.path().join(PARENT).join("planted");
+        fs::create_dir_all(&planted).unwrap();
+        let cgroups = Cgroups::find();
+        cgroups.remove(&planted);
+        assert!(planted.is_dir(), "it is not of a cgroup's file system");
+        let Some(own) = cgroups.make("cgroup-test") else { return };
+        let parent = own.parent().unwrap();
+        for other in [parent, &own.join("../cgroup-test"), Path::new("/sys/fs/cgroup")] {
+            assert!(!is_ours(other), "{}", other.display());
+        }
+        assert!(is_ours(&own));
+        cgroups.remove(&own);
+        assert!(!own.exists());
+        assert!(!is_ours(&own), "it is gone");
+    }
 
     #[test]
     fn a_cgroup_is_sought_beside_our_own() {

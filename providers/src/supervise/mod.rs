@@ -16,7 +16,7 @@
 //!   once. The exit status of what is not our child is unknown, and said to be.
 //! - Dropping a [`Process`] or the [`Supervisor`] ends no process.
 
-mod cgroup;
+pub(crate) mod cgroup;
 mod entrance;
 mod log;
 mod process;
@@ -273,7 +273,7 @@ impl Supervisor {
             std::thread::sleep(Duration::from_millis(2));
         }
         let recorded = files::read_json::<ProcessRecord>(&dir.join(RECORD)).ok();
-        let cgroup = recorded.and_then(|record| record.cgroup).filter(|cgroup| cgroup.is_dir());
+        let cgroup = recorded.and_then(|record| record.cgroup).filter(|it| cgroup::is_ours(it));
         let called = || dir.file_name().and_then(|name| self.cgroups.existing(name));
         let cgroup = cgroup.or_else(called);
         cgroup.iter().for_each(|cgroup| self.cgroups.remove(cgroup));

@@ -125,6 +125,28 @@ fn a_process_is_adopted_only_if_it_is_the_one() {
 }
 
 #[test]
+fn a_record_names_no_other_directory_as_its_cgroup() {
+    let dir = tempfile::tempdir().unwrap();
+    let victim = dir.path().join("hearth-vms/victim");
+    fs::create_dir_all(&victim).unwrap();
+    let record = ProcessRecord {
+        pid: u32::MAX,
+        start_ticks: 0,
+        boot_id: String::new(),
+        executable: "true".into(),
+        cgroup: Some(victim.clone()),
+    };
+    let instance = dir.path().join("instance");
+    fs::create_dir(&instance).unwrap();
+    files::write_json(&instance.join(RECORD), &record).unwrap();
+    let supervisor = Supervisor::new().unwrap();
+    assert_eq!(supervisor.reap(&instance, LONG).cgroups, 0);
+    supervisor.tidy(&record);
+    supervisor.remove_cgroup(&victim);
+    assert!(victim.is_dir());
+}
+
+#[test]
 fn what_works_in_a_directory_is_reaped() {
     let dir = tempfile::tempdir().unwrap();
     let first = Supervisor::new().unwrap();
