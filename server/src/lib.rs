@@ -14,6 +14,7 @@ mod call;
 mod check;
 pub mod config;
 mod convert;
+pub mod doctor;
 mod filter;
 pub mod front;
 mod furnish;

@@ -15,12 +15,12 @@ use serde::Serialize;
 use super::context::{Context, new_request_id};
 use super::error::{Error, Result};
 use super::operations;
-use super::output::{Format, print_json, write_out};
+use super::output::{Format, Tone, out_has_colours, print_json, write_out};
 use super::pools::{self, Settings};
 use super::templates::Recipe;
 use super::text::qualify;
 
-use file::File;
+pub(crate) use file::File;
 
 /// Arguments of `hearth apply`.
 #[derive(Args, Debug)]
@@ -33,6 +33,9 @@ pub(crate) struct Apply {
     /// what their snapshots depend on has changed, as the provider's version or a file.
     #[arg(long)]
     rebuild: bool,
+    /// Wait until the pools that the file names are full.
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
     /// Say what would change and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -97,7 +100,7 @@ impl Apply {
             Format::Name => write_out(
                 changes.iter().map(|it| format!("{}\n", it.name)).collect::<String>().as_bytes(),
             ),
-            Format::Table => Ok(()),
+            Format::Table | Format::Wide => Ok(()),
         };
         result.and(printed)
     }
@@ -116,16 +119,25 @@ impl Apply {
             let change = self.pool(context, file, id, settings).await;
             self.done(context, changes, change.map_err(|error| named(error, "pools", id))?)?;
         }
+        if self.wait {
+            for id in file.pools.keys() {
+                pools::until_full(context, id, None).await?;
+            }
+        }
         Ok(())
     }
 
     fn done(&self, context: &Context, changes: &mut Vec<Change>, change: Change) -> Result<()> {
-        if context.format == Format::Table {
+        if matches!(context.format, Format::Table | Format::Wide) {
             let fields = match change.fields.is_empty() {
                 true => String::new(),
                 false => format!(": {}", change.fields.join(", ")),
             };
-            let verb = change.change.verb(self.dry_run);
+            let tone = match change.change {
+                Kind::Created | Kind::Updated | Kind::Rebuilt => Tone::Good,
+                Kind::Unchanged => Tone::Plain,
+            };
+            let verb = tone.paint(change.change.verb(self.dry_run), out_has_colours());
             write_out(format!("{verb} {}{fields}\n", change.name).as_bytes())?;
         }
         changes.push(change);

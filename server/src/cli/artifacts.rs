@@ -20,6 +20,7 @@ use super::operations;
 use super::output::{print_as, print_list, print_one, write_out};
 use super::text::{parse_duration, parse_label, qualify};
 use super::view::{Artifact, Vm};
+use super::watch;
 
 /// Arguments of `hearth freeze`.
 #[derive(Args, Debug)]
@@ -63,12 +64,9 @@ pub(crate) struct Command {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// List artifacts.
-    List {
-        /// Only those, as `vm = "vms/NAME"`.
-        #[arg(long, default_value = "", value_name = "FILTER")]
-        filter: String,
-    },
+    /// List artifacts (the default).
+    #[command(visible_alias = "ls")]
+    List(List),
     /// Show one artifact.
     Get {
         /// The artifact.
@@ -84,11 +82,23 @@ enum Verb {
         file: Option<PathBuf>,
     },
     /// Delete artifacts that no VM runs from.
+    #[command(visible_alias = "rm")]
     Delete {
         /// The artifacts.
         #[arg(required = true)]
         artifacts: Vec<String>,
     },
+}
+
+/// Which artifacts to list.
+#[derive(Args, Debug, Default)]
+struct List {
+    /// Only those that match, as `vm = "vms/NAME"`.
+    #[arg(long, value_name = "EXPRESSION", default_value = "")]
+    filter: String,
+    /// Go on showing what becomes of them, until interrupted.
+    #[arg(long, short)]
+    watch: bool,
 }
 
 impl Freeze {
@@ -107,7 +117,7 @@ impl Freeze {
                 if !io::stdin().is_terminal() {
                     return Err(error.with_hint("--yes stops it"));
                 }
-                if !asked_to_stop(&self.vm)? {
+                if !asked_to_stop(&self.vm).await? {
                     return write_out(b"cancelled\n");
                 }
                 freeze(context, request(true)).await?
@@ -135,16 +145,23 @@ fn is_stop_required(error: &Error) -> bool {
     StatusDetails::of(status).reason.as_deref() == Some("STOP_REQUIRED")
 }
 
-fn asked_to_stop(vm: &str) -> Result<bool> {
-    let asked = || -> io::Result<bool> {
-        let mut stderr = io::stderr().lock();
-        write!(stderr, "{vm} must be stopped to be frozen. Stop it? [y/N] ")?;
-        stderr.flush()?;
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer)?;
-        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+/// Asks on the terminal. A thread of its own reads the answer, so that an interrupt is heard meanwhile.
+async fn asked_to_stop(vm: &str) -> Result<bool> {
+    let failed = |error: io::Error| Error::Failed(format!("cannot ask: {error}"));
+    let mut stderr = io::stderr();
+    write!(stderr, "{vm} must be stopped to be frozen. Stop it? [y/N] ")
+        .and_then(|()| stderr.flush())
+        .map_err(failed)?;
+    let (said, answer) = tokio::sync::oneshot::channel();
+    let read = move || {
+        let mut line = String::new();
+        // Who asked may have been interrupted.
+        let _ = said.send(io::stdin().read_line(&mut line).map(|_| line));
     };
-    asked().map_err(|error| Error::Failed(format!("cannot ask: {error}")))
+    std::thread::Builder::new().name("answer".to_owned()).spawn(read).map_err(failed)?;
+    let gone = |_| Error::Failed("cannot ask: nobody reads the answer".to_owned());
+    let line = answer.await.map_err(gone)?.map_err(failed)?;
+    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
 impl Resume {
@@ -186,8 +203,14 @@ impl Resume {
 impl Command {
     /// Carries it out.
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
-        match self.verb.unwrap_or(Verb::List { filter: String::new() }) {
-            Verb::List { filter } => list(context, filter).await,
+        match self.verb.unwrap_or_else(|| Verb::List(List::default())) {
+            Verb::List(List { filter, watch: true }) => {
+                let ask = async |context: &mut Context| all(context, filter.clone()).await;
+                watch::list(context, "artifact", ask).await
+            }
+            Verb::List(List { filter, watch: false }) => {
+                print_list(context.format, "artifacts", &all(context, filter).await?)
+            }
             Verb::Get { artifact } => {
                 let name = qualify("artifacts", &artifact);
                 let request = v1::GetArtifactRequest { name };
@@ -215,7 +238,8 @@ impl Command {
     }
 }
 
-async fn list(context: &mut Context, filter: String) -> Result<()> {
+/// All artifacts that match.
+async fn all(context: &mut Context, filter: String) -> Result<Vec<Artifact>> {
     let mut request =
         v1::ListArtifactsRequest { page_size: PAGE_SIZE, filter, ..Default::default() };
     let mut all = Vec::new();
@@ -223,7 +247,7 @@ async fn list(context: &mut Context, filter: String) -> Result<()> {
         let page = context.client.artifacts.list_artifacts(request.clone()).await?.into_inner();
         all.extend(page.artifacts.into_iter().map(Artifact::from));
         if page.next_page_token.is_empty() {
-            return print_list(context.format, "artifacts", &all);
+            return Ok(all);
         }
         request.page_token = page.next_page_token;
     }

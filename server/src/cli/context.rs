@@ -7,10 +7,10 @@ use std::time::Duration;
 use clap::Args;
 use hearth_proto::{ClientOptions, Credentials, HearthClient};
 use hearth_providers::env::{Env as _, SystemEnv};
-use zeroize::Zeroizing;
 
 use super::error::{Error, Result};
 use super::output::Format;
+use super::settings::{Flags, Settings};
 use super::text::parse_duration;
 
 /// Resources asked for at once; the most that the API gives.
@@ -19,63 +19,8 @@ pub(crate) const PAGE_SIZE: i32 = 1000;
 /// Flags of every command.
 #[derive(Args, Debug)]
 pub(crate) struct Global {
-    /// Where the server is: host:port, http://host:port, https://host:port or unix:/path.
-    #[arg(
-        long,
-        global = true,
-        env = "HEARTH_ADDRESS",
-        default_value = "http://127.0.0.1:7070",
-        value_name = "ADDRESS",
-        help_heading = "Client options"
-    )]
-    address: String,
-    /// Authorities that the server's certificate must come from, in PEM.
-    #[arg(
-        long,
-        global = true,
-        env = "HEARTH_CA",
-        value_name = "FILE",
-        help_heading = "Client options"
-    )]
-    ca: Option<PathBuf>,
-    /// A certificate that says who calls, in PEM.
-    #[arg(
-        long,
-        global = true,
-        env = "HEARTH_CERTIFICATE",
-        requires = "key",
-        value_name = "FILE",
-        help_heading = "Client options"
-    )]
-    certificate: Option<PathBuf>,
-    /// The certificate's private key, in PEM.
-    #[arg(
-        long,
-        global = true,
-        env = "HEARTH_KEY",
-        requires = "certificate",
-        value_name = "FILE",
-        help_heading = "Client options"
-    )]
-    key: Option<PathBuf>,
-    /// The name that the server's certificate must have [default: the host of the address].
-    #[arg(
-        long,
-        global = true,
-        env = "HEARTH_SERVER_NAME",
-        value_name = "NAME",
-        help_heading = "Client options"
-    )]
-    server_name: Option<String>,
-    /// A file with the token that says who calls; HEARTH_TOKEN may have the token itself.
-    #[arg(
-        long,
-        global = true,
-        env = "HEARTH_TOKEN_FILE",
-        value_name = "FILE",
-        help_heading = "Client options"
-    )]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
     /// How to print answers.
     #[arg(
         long,
@@ -98,6 +43,9 @@ pub(crate) struct Global {
         help_heading = "Client options"
     )]
     timeout: Option<Duration>,
+    /// Show no progress.
+    #[arg(long, short, global = true, help_heading = "Client options")]
+    quiet: bool,
 }
 
 /// A connected command.
@@ -112,26 +60,40 @@ pub(crate) struct Context {
     pub(crate) wait: Duration,
     /// Where the user stands: relative paths are meant from here.
     pub(crate) directory: PathBuf,
+    /// Show no progress.
+    pub(crate) quiet: bool,
+    /// What a user is told who interrupts the command, while the server goes on with what was begun.
+    pub(crate) goes_on: Option<String>,
+}
+
+impl Global {
+    /// Where commands go and who calls.
+    ///
+    /// # Errors
+    /// As for [`Settings::find`].
+    pub(crate) fn settings(&mut self) -> Result<Settings> {
+        Settings::find(std::mem::take(&mut self.flags))
+    }
 }
 
 impl Context {
-    /// Connects.
+    /// Connects to where `settings` say.
     ///
     /// # Errors
     /// [`Error::Unreachable`], or [`Error::Usage`] when the address is none.
-    pub(crate) async fn connect(global: Global) -> Result<Self> {
-        Self::connect_or_not(global, true).await
+    pub(crate) async fn connect(global: Global, settings: &Settings) -> Result<Self> {
+        Self::connect_or_not(global, settings, true).await
     }
 
     /// Connects with the first call, which then says that nobody answers.
     ///
     /// # Errors
     /// [`Error::Usage`] when the address is none.
-    pub(crate) async fn connect_later(global: Global) -> Result<Self> {
-        Self::connect_or_not(global, false).await
+    pub(crate) async fn connect_later(global: Global, settings: &Settings) -> Result<Self> {
+        Self::connect_or_not(global, settings, false).await
     }
 
-    async fn connect_or_not(global: Global, now: bool) -> Result<Self> {
+    async fn connect_or_not(global: Global, settings: &Settings, now: bool) -> Result<Self> {
         let timeout = global.timeout.unwrap_or(Duration::from_secs(120));
         let wait = global.timeout.unwrap_or(Duration::from_secs(600));
         let options = ClientOptions {
@@ -139,61 +101,28 @@ impl Context {
             request_timeout: timeout,
             ..ClientOptions::default()
         };
+        let credentials = settings.credentials()?;
         // As the server itself prints it.
-        let credentials = global.credentials()?;
-        let address = match global.address.strip_prefix("grpc://") {
-            Some(plain) => plain.to_owned(),
-            None => global.address,
-        };
-        if credentials.token.is_some() && !keeps_secrets(&address, &credentials) {
+        let given = settings.address();
+        let address = given.strip_prefix("grpc://").unwrap_or(given);
+        if credentials.token.is_some() && !keeps_secrets(address, &credentials) {
             return Err(Error::Usage(format!(
                 "--address {address}: a token would be sent there as it is: give --ca and https://"
             )));
         }
-        let later = HearthClient::connect_lazy_as(&address, options, &credentials);
+        let later = HearthClient::connect_lazy_as(address, options, &credentials);
         let later = later
             .map_err(|it| Error::Usage(format!("--address {address}: {}", root_cause(&it))))?;
         let client = match now {
-            true => HearthClient::connect_as(&address, options, &credentials)
+            true => HearthClient::connect_as(address, options, &credentials)
                 .await
-                .map_err(|error| Error::Unreachable { address, cause: root_cause(&error) })?,
+                .map_err(|error| Error::unreachable(settings.where_to(), root_cause(&error)))?,
             false => later,
         };
         let directory = std::env::current_dir()
             .map_err(|error| Error::Failed(format!("the current directory: {error}")))?;
-        Ok(Self { client, format: global.output, timeout, wait, directory })
-    }
-}
-
-impl Global {
-    /// Who calls, as flags, files and the environment have it.
-    fn credentials(&self) -> Result<Credentials> {
-        let read = |flag: &str, path: &PathBuf| {
-            std::fs::read(path)
-                .map(Zeroizing::new)
-                .map_err(|error| Error::Usage(format!("{flag} {}: {error}", path.display())))
-        };
-        let ca = self.ca.as_ref().map(|path| read("--ca", path)).transpose()?;
-        let ca = ca.map(|text| text.to_vec());
-        let identity = match (&self.certificate, &self.key) {
-            (Some(certificate), Some(key)) => {
-                Some((read("--certificate", certificate)?.to_vec(), read("--key", key)?))
-            }
-            _ => None,
-        };
-        // Not a flag: everybody can see those of a program that runs.
-        let token = match &self.token_file {
-            Some(path) => {
-                let text = read("--token-file", path)?;
-                let text = std::str::from_utf8(&text);
-                let wrong = |_| Error::Usage("--token-file: it is no text".to_owned());
-                Some(Zeroizing::new(text.map_err(wrong)?.to_owned()))
-            }
-            None => std::env::var("HEARTH_TOKEN").ok().map(Zeroizing::new),
-        };
-        let token = token.map(|token| Zeroizing::new(token.trim().to_owned()));
-        let token = token.filter(|token| !token.is_empty());
-        Ok(Credentials { token, ca, identity, server_name: self.server_name.clone() })
+        let (format, quiet) = (global.output, global.quiet);
+        Ok(Self { client, format, timeout, wait, directory, quiet, goes_on: None })
     }
 }
 

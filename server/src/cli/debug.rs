@@ -163,7 +163,7 @@ impl Parts {
         match format {
             Format::Json => print_json(&serde_json::json!({ "file": shown, "missing": missing })),
             Format::Name => write_out(format!("{shown}\n").as_bytes()),
-            Format::Table => {
+            Format::Table | Format::Wide => {
                 let without = match missing.as_slice() {
                     [] => String::new(),
                     missing => format!("; could not be had: {}", missing.join(", ")),

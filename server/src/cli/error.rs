@@ -1,14 +1,14 @@
 //! What went wrong, said so that the next step is clear, and as an exit code that scripts can act on.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use hearth_proto::StatusDetails;
 use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::output::Format;
-use super::text::short_duration;
+use super::output::{Format, Tone, err_has_colours};
+use super::text::{printable, short_duration};
 
 /// The result of a command.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -20,15 +20,16 @@ Exit codes:
   1  failed: the wrong state, a name that is taken, a fault; the message says which
   2  the command or the request was wrong; nothing was done
   3  there is no such thing
-  4  not now: nothing warm, full, draining, out of time or out of reach; trying again can help";
+  4  not now: nothing warm, full, draining, out of time or out of reach; trying again can help
+  130  interrupted; what the server had begun goes on";
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug)]
 pub(crate) enum Error {
     /// The server's answer, with what else the caller should know.
     Server { status: Box<Status>, hint: Option<String> },
-    /// No connection came about.
-    Unreachable { address: String, cause: String },
+    /// No connection came about; `address` is with what says so.
+    Unreachable { address: String, cause: String, hint: &'static str },
     /// The arguments, or a file that they name, are wrong.
     Usage(String),
     /// It took longer than the caller allowed.
@@ -37,6 +38,8 @@ pub(crate) enum Error {
     Failed(String),
     /// The reader of our output went away, as `head` does. Not worth a word.
     ReaderGone,
+    /// By the user, who is told what goes on without the command.
+    Interrupted(Option<String>),
 }
 
 impl From<Status> for Error {
@@ -45,7 +48,71 @@ impl From<Status> for Error {
     }
 }
 
+/// What mends a connection that did not come about, by a part of its cause.
+const MENDS: &[(&str, &str)] = &[
+    (
+        "UnknownIssuer",
+        "its certificate is from none of the authorities that --ca or HEARTH_CA names: take the server's own",
+    ),
+    ("not valid for name", "--server-name says what its certificate is for"),
+    (
+        "CaUsedAsEndEntity",
+        "its certificate is an authority's: it needs one that an authority has signed",
+    ),
+    ("certificate: Expired", "its operator has to renew it"),
+    ("HTTPS without TLS", "say which authorities its certificate comes from: --ca or HEARTH_CA"),
+    ("CertificateRequired", "it wants a certificate of yours: --certificate and --key"),
+    ("InvalidContentType", "it does not encrypt there: http:// in place of https://"),
+    ("ermission denied", "its socket is for its own user and root"),
+    (
+        "failed to lookup",
+        "is the name spelt as it should be? --address or HEARTH_ADDRESS says where",
+    ),
+    (
+        "deadline has elapsed",
+        "is it up, and does a firewall let you through? --address or HEARTH_ADDRESS says where",
+    ),
+];
+
+/// What mends a connection that came about and broke.
+const HUNG_UP: &str = "does it encrypt there (https:// and --ca), or want a certificate (--certificate and --key)? \
+                       else its log says why it hung up";
+
 impl Error {
+    /// No connection to `address` came about because of `cause`.
+    pub(crate) fn unreachable(address: String, cause: String) -> Self {
+        let known = MENDS.iter().find(|(part, _)| cause.contains(part));
+        let hint = known.map_or(
+            "is `hearth serve` running? --address or HEARTH_ADDRESS says where",
+            |(_, hint)| hint,
+        );
+        Self::Unreachable { address, cause, hint }
+    }
+
+    /// Adds where the call went, or who called, where that may be what is wrong.
+    pub(crate) fn about(self, address: String, who: Option<String>) -> Self {
+        match self {
+            Self::Server { status, .. } if is_broken(&status) => Self::Unreachable {
+                address,
+                cause: format!("the connection broke: {}", status.message()),
+                hint: HUNG_UP,
+            },
+            Self::Server { status, hint: None } if status.code() == Code::Unauthenticated => {
+                let hint = match who {
+                    Some(who) => format!("that was {who}: `hearth config` shows what is used"),
+                    None => "say who calls: --token-file FILE, or --certificate FILE --key FILE"
+                        .to_owned(),
+                };
+                Self::Server { status, hint: Some(hint) }
+            }
+            Self::Server { status, hint: None } if status.code() == Code::PermissionDenied => {
+                let hint = who.map(|who| format!("that was {who}"));
+                Self::Server { status, hint }
+            }
+            other => other,
+        }
+    }
+
     /// Adds what the caller should know when the server refused; other errors say it themselves.
     pub(crate) fn with_hint(self, more: impl Into<String>) -> Self {
         match self {
@@ -66,6 +133,7 @@ impl Error {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable { .. } | Self::TimedOut(_) => 4,
+            Self::Interrupted(_) => 130,
             Self::Server { status, .. } => match status.code() {
                 Code::InvalidArgument => 2,
                 Code::NotFound => 3,
@@ -81,14 +149,22 @@ impl Error {
 
     /// Writes it to standard error: as text, or as one JSON object when the output is JSON.
     pub(crate) fn report(&self, format: Format) {
-        if matches!(self, Self::ReaderGone) {
-            return;
+        match self {
+            Self::ReaderGone => return,
+            // The terminal stands behind the key that interrupted.
+            Self::Interrupted(None) => {
+                if io::stderr().is_terminal() {
+                    let _ = writeln!(io::stderr());
+                }
+                return;
+            }
+            _ => {}
         }
         let report = self.to_report();
         let text = match format {
             Format::Json => serde_json::to_string_pretty(&Enveloped { error: &report })
                 .unwrap_or_else(|_| report.message.clone()),
-            Format::Table | Format::Name => report.to_text(),
+            Format::Table | Format::Wide | Format::Name => report.to_text(err_has_colours()),
         };
         // Nobody is left to tell when standard error is closed.
         let _ = writeln!(io::stderr().lock(), "{text}");
@@ -96,18 +172,21 @@ impl Error {
 
     /// As [`Error::report`] writes it for people.
     pub(crate) fn to_text(&self) -> String {
-        self.to_report().to_text()
+        self.to_report().to_text(false)
     }
 
     fn to_report(&self) -> Report {
         let mut report = Report { exit_code: self.exit_code(), ..Report::default() };
         match self {
             Self::Server { status, hint } => report.fill(status, hint.clone()),
-            Self::Unreachable { address, cause } => {
+            Self::Unreachable { address, cause, hint } => {
                 report.code = "UNAVAILABLE".to_owned();
                 report.message = format!("no hearth answers at {address}: {cause}");
-                let hint = "is `hearth serve` running? --address or HEARTH_ADDRESS says where";
-                report.hint = Some(hint.to_owned());
+                report.hint = Some((*hint).to_owned());
+            }
+            Self::Interrupted(goes_on) => {
+                report.code = "INTERRUPTED".to_owned();
+                report.message = goes_on.clone().unwrap_or_default();
             }
             Self::TimedOut(message) => {
                 report.code = "DEADLINE_EXCEEDED".to_owned();
@@ -191,15 +270,16 @@ impl Report {
         self.hint = hint;
     }
 
-    fn to_text(&self) -> String {
+    fn to_text(&self, colours: bool) -> String {
         let reason = self.reason.as_deref().unwrap_or(match self.code.as_str() {
             "FAILED" | "" => "error",
             code => code,
         });
-        let mut text = format!("hearth: {reason}: {}", self.message);
+        let reason = Tone::Bad.paint(reason, colours);
+        let mut text = format!("hearth: {reason}: {}", printable(&self.message));
         let mut line = |line: String| {
             text.push_str("\n  ");
-            text.push_str(&line);
+            text.push_str(&printable(&line));
         };
         for violation in &self.field_violations {
             line(format!("{}: {}", violation.field, violation.description));
@@ -220,6 +300,19 @@ impl Report {
         }
         text
     }
+}
+
+/// Whether a call ended so because the server is away for now: asking again can help.
+pub(crate) fn is_away(status: &Status) -> bool {
+    status.code() == Code::Unavailable || is_broken(status)
+}
+
+/// Whether a call ended so because its connection did. What the server itself says has no source here.
+fn is_broken(status: &Status) -> bool {
+    let codes = [Code::Unknown, Code::Internal, Code::Cancelled, Code::Unavailable];
+    let is_own = std::error::Error::source(status).is_some();
+    // A call that takes too long ends here, too, and its connection is well.
+    is_own && codes.contains(&status.code()) && status.message() != "Timeout expired"
 }
 
 /// The code as the protocol spells it.
@@ -266,7 +359,7 @@ mod tests {
     fn an_empty_pool_says_when_to_try_again_and_that_nothing_was_taken() {
         let error = pool_empty();
         assert_eq!(error.exit_code(), 4);
-        let text = error.to_report().to_text();
+        let text = error.to_report().to_text(false);
         assert_eq!(
             text,
             "hearth: POOL_EMPTY: nothing is warm\n  no VM was allocated\n  try again in 30ms"
@@ -279,7 +372,7 @@ mod tests {
         let status = Status::with_error_details(Code::InvalidArgument, "bad request", details);
         let error = Error::from(status);
         assert_eq!(error.exit_code(), 2);
-        assert!(error.to_report().to_text().ends_with("\n  ttl: it must be positive"));
+        assert!(error.to_report().to_text(false).ends_with("\n  ttl: it must be positive"));
         let json = serde_json::to_value(error.to_report()).unwrap();
         assert_eq!(json["field_violations"][0]["field"], "ttl");
     }
@@ -292,5 +385,31 @@ mod tests {
         assert_eq!(code_of(Code::AlreadyExists), 1);
         assert_eq!(Error::Usage(String::new()).exit_code(), 2);
         assert_eq!(Error::ReaderGone.exit_code(), 0);
+    }
+
+    #[test]
+    fn who_was_not_let_in_is_told_as_whom_they_called() {
+        let refused = || Error::from(Status::new(Code::Unauthenticated, "the token has expired"));
+        let known =
+            refused().about("a".to_owned(), Some("the token in t (--token-file)".to_owned()));
+        let known = known.to_text();
+        assert!(known.ends_with(
+            "that was the token in t (--token-file): `hearth config` shows what is used"
+        ));
+        assert!(
+            refused()
+                .about("a".to_owned(), None)
+                .to_text()
+                .ends_with("--certificate FILE --key FILE")
+        );
+        let other =
+            Error::from(Status::new(Code::NotFound, "none")).about("a".to_owned(), None).to_text();
+        assert!(!other.contains("token"), "{other}");
+    }
+
+    #[test]
+    fn a_server_cannot_drive_the_terminal() {
+        let error = Error::from(Status::new(Code::Internal, "a\u{1b}[2Jb"));
+        assert!(error.to_text().contains("a\\u{1b}[2Jb"), "{}", error.to_text());
     }
 }

@@ -111,6 +111,11 @@ impl From<v1::Timing> for Timing {
 }
 
 impl Acquire {
+    /// Whether it keeps the VM, and gives it back when it is interrupted.
+    pub(crate) const fn holds(&self) -> bool {
+        self.hold
+    }
+
     /// Acquires a VM and prints it.
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         let request_id = self.request_id.unwrap_or_else(new_request_id);
@@ -142,7 +147,13 @@ impl Acquire {
             }
         })?;
         let Some(vm) = answer.vm else {
-            return write_out(b"the request is valid; nothing was acquired\n");
+            return match context.format {
+                Format::Json => print_json(&serde_json::json!({ "valid": true })),
+                Format::Name => Ok(()),
+                Format::Table | Format::Wide => {
+                    write_out(b"the request is valid; nothing was acquired\n")
+                }
+            };
         };
         let acquired = Acquired {
             vm: vm.into(),
@@ -154,7 +165,7 @@ impl Acquire {
         match context.format {
             Format::Json => print_json(&acquired)?,
             Format::Name => print_one(Format::Name, &acquired.vm)?,
-            Format::Table => write_out(acquired.to_text().as_bytes())?,
+            Format::Table | Format::Wide => write_out(acquired.to_text().as_bytes())?,
         }
         match held {
             Some(held) => hold(held).await,
@@ -265,7 +276,7 @@ impl Release {
         match context.format {
             Format::Json => print_json(&serde_json::json!({ "released": released }))?,
             Format::Name => write_out(each("").as_bytes())?,
-            Format::Table => write_out(each("released ").as_bytes())?,
+            Format::Table | Format::Wide => write_out(each("released ").as_bytes())?,
         }
         failed.map_or(Ok(()), Err)
     }

@@ -7,6 +7,8 @@
 mod apply;
 mod artifacts;
 mod ask;
+#[cfg(test)]
+mod cli_page;
 mod connect;
 mod context;
 mod debug;
@@ -17,6 +19,8 @@ mod node;
 mod operations;
 mod output;
 mod pools;
+mod progress;
+mod settings;
 mod snapshots;
 mod spec;
 mod templates;
@@ -31,6 +35,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use hearth_server::serve::{self, ServeArgs};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use context::{Context, Global};
 use error::{EXIT_CODES, Error, Result};
@@ -98,11 +104,13 @@ enum Command {
     },
     /// Make a token for a caller, and its hash for the server. Needs no server.
     Token(token::Token),
+    /// Show where commands go and who calls, and what says so. Needs no server.
+    Config,
 }
 
 /// Parses the arguments, does what they say and answers how it went.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version end here too. A reader that went away is no reason to complain.
@@ -116,6 +124,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Doctor(doctor) => end(doctor.run(format), format),
         Command::Token(token) => end(token.run(format), format),
         Command::Completion { shell } => end(completion(shell), format),
+        Command::Config => {
+            end(cli.global.settings().and_then(|settings| settings.print(format)), format)
+        }
         command => end(run_client(command, cli.global), format),
     }
 }
@@ -137,50 +148,75 @@ fn end(result: Result<()>, format: output::Format) -> ExitCode {
     }
 }
 
-fn run_client(command: Command, global: Global) -> Result<()> {
+fn run_client(command: Command, mut global: Global) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::Failed(format!("cannot start: {error}")))?;
-    runtime.block_on(async {
-        // A file that is wrong is told before a server is looked for.
-        let apply = match &command {
-            Command::Apply(apply) => Some(apply.read()?),
-            _ => None,
-        };
+    // A file that is wrong is told before a server is looked for.
+    let apply = match &command {
+        Command::Apply(apply) => Some(apply.read()?),
+        _ => None,
+    };
+    let settings = global.settings()?;
+    let result = runtime.block_on(async {
         let mut context = match &command {
             // A server that is away is what is to be looked into.
-            Command::Debug(_) => Context::connect_later(global).await?,
-            _ => Context::connect(global).await?,
+            Command::Debug(_) => Context::connect_later(global, &settings).await?,
+            _ => Context::connect(global, &settings).await?,
         };
-        let context = &mut context;
-        match command {
-            Command::Acquire(acquire) => acquire.run(context).await,
-            Command::Release(release) => release.run(context).await,
-            Command::Renew(renew) => renew.run(context).await,
-            Command::Vms(command) => command.run(context).await,
-            Command::Connect(connect) => connect.run(context).await,
-            Command::Console(console) => console.run(context).await,
-            Command::Freeze(freeze) => freeze.run(context).await,
-            Command::Resume(resume) => resume.run(context).await,
-            Command::Artifacts(command) => command.run(context).await,
-            Command::Snapshots(command) => command.run(context).await,
-            Command::Pools(command) => command.run(context).await,
-            Command::Templates(command) => command.run(context).await,
-            Command::Node(command) => command.run(context).await,
-            Command::Usage(command) => command.run(context).await,
-            Command::Operations(command) => command.run(context).await,
-            Command::Debug(command) => command.run(context).await,
-            Command::Apply(apply_args) => match apply {
-                Some(plan) => apply_args.run(context, &plan).await,
-                None => Ok(()),
-            },
-            Command::Serve(_)
-            | Command::Doctor(_)
-            | Command::Token(_)
-            | Command::Completion { .. } => Ok(()),
+        // Who holds a VM gives it back first.
+        let ends_itself = matches!(&command, Command::Acquire(acquire) if acquire.holds());
+        tokio::select! {
+            result = dispatch(command, apply, &mut context) => return result,
+            () = interrupted(), if !ends_itself => {}
         }
-    })
+        Err(Error::Interrupted(context.goes_on.take()))
+    });
+    result.map_err(|error| error.about(settings.where_to(), settings.who()))
+}
+
+/// Waits until the user interrupts; what shows progress is dropped then, and takes it away.
+async fn interrupted() {
+    match signal(SignalKind::interrupt()) {
+        Ok(mut interrupts) => drop(interrupts.recv().await),
+        // Then the kernel ends the command, as it does any other.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn dispatch(
+    command: Command,
+    apply: Option<apply::File>,
+    context: &mut Context,
+) -> Result<()> {
+    match command {
+        Command::Acquire(acquire) => acquire.run(context).await,
+        Command::Release(release) => release.run(context).await,
+        Command::Renew(renew) => renew.run(context).await,
+        Command::Vms(command) => command.run(context).await,
+        Command::Connect(connect) => connect.run(context).await,
+        Command::Console(console) => console.run(context).await,
+        Command::Freeze(freeze) => freeze.run(context).await,
+        Command::Resume(resume) => resume.run(context).await,
+        Command::Artifacts(command) => command.run(context).await,
+        Command::Snapshots(command) => command.run(context).await,
+        Command::Pools(command) => command.run(context).await,
+        Command::Templates(command) => command.run(context).await,
+        Command::Node(command) => command.run(context).await,
+        Command::Usage(command) => command.run(context).await,
+        Command::Operations(command) => command.run(context).await,
+        Command::Debug(command) => command.run(context).await,
+        Command::Apply(apply_args) => match apply {
+            Some(plan) => apply_args.run(context, &plan).await,
+            None => Ok(()),
+        },
+        Command::Serve(_)
+        | Command::Doctor(_)
+        | Command::Token(_)
+        | Command::Config
+        | Command::Completion { .. } => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -8,10 +8,12 @@ use hearth_proto::google::longrunning as wire;
 use tokio::time::Instant;
 
 use super::context::{Context, PAGE_SIZE};
-use super::error::{Error, Result};
-use super::output::{note, print_list, print_one};
+use super::error::{Error, Result, is_away};
+use super::output::{print_list, print_one};
+use super::progress::{Progress, Share};
 use super::text::{qualify, short_duration};
 use super::view::{Operation, metadata};
+use super::watch;
 
 /// How long one question about an operation waits for its end: how often its progress is seen.
 const STEP: Duration = Duration::from_millis(500);
@@ -22,17 +24,14 @@ const PACE: Duration = Duration::from_millis(100);
 #[derive(Args, Debug)]
 pub(crate) struct Command {
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// List operations.
-    List {
-        /// Only those that match, as `done = false`.
-        #[arg(long, default_value = "")]
-        filter: String,
-    },
+    /// List operations (the default).
+    #[command(visible_alias = "ls")]
+    List(List),
     /// Show one operation.
     Get {
         /// The operation.
@@ -43,6 +42,17 @@ enum Verb {
         /// The operation.
         name: String,
     },
+}
+
+/// Which operations to list.
+#[derive(Args, Debug, Default)]
+struct List {
+    /// Only those that match, as `done = false`.
+    #[arg(long, value_name = "EXPRESSION", default_value = "")]
+    filter: String,
+    /// Go on showing what becomes of them, until interrupted.
+    #[arg(long, short)]
+    watch: bool,
 }
 
 /// All operations that match.
@@ -67,8 +77,12 @@ pub(crate) async fn all(context: &mut Context, filter: String) -> Result<Vec<Ope
 impl Command {
     /// Carries it out.
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
-        match self.verb {
-            Verb::List { filter } => {
+        match self.verb.unwrap_or_else(|| Verb::List(List::default())) {
+            Verb::List(List { filter, watch: true }) => {
+                let ask = async |context: &mut Context| all(context, filter.clone()).await;
+                watch::list(context, "operation", ask).await
+            }
+            Verb::List(List { filter, watch: false }) => {
                 print_list(context.format, "operations", &all(context, filter).await?)
             }
             Verb::Get { name } => {
@@ -86,7 +100,8 @@ impl Command {
     }
 }
 
-/// Waits until `operation` is done and says on standard error what it does meanwhile.
+/// Waits until `operation` is done and shows meanwhile how far it is; also while the server is away, which an
+/// operation outlives.
 ///
 /// # Errors
 /// The operation's own; [`Error::TimedOut`] when the caller's time is up, while the operation goes on.
@@ -95,13 +110,18 @@ pub(crate) async fn finish(
     mut operation: wire::Operation,
 ) -> Result<wire::Operation> {
     let deadline = Instant::now() + context.wait;
-    let mut told = (String::new(), -1);
+    let mut progress = Progress::begin(context.quiet);
+    let goes_on = format!("it goes on: hearth operations wait {}", operation.name);
+    context.goes_on = Some(goes_on.clone());
     loop {
-        let progress = metadata(&operation);
-        let now = (progress.stage, progress.progress_percent);
-        if now != told && !now.0.is_empty() {
-            note(&format!("{}: {} ({}%)", progress.target, now.0, now.1));
-            told = now;
+        let is = metadata(&operation);
+        if !is.stage.is_empty() {
+            let done = u64::try_from(is.progress_percent).unwrap_or(0);
+            let what = format!("{} ({done}%)", is.stage);
+            progress.show(&is.target, Share { done, of: 100 }, &what);
+        }
+        if operation.done {
+            context.goes_on = None;
         }
         if let Some(wire::operation::Result::Error(error)) = &operation.result {
             return Err(hearth_proto::details::status_from_operation(error).into());
@@ -111,17 +131,21 @@ pub(crate) async fn finish(
         }
         let asked = Instant::now();
         if asked >= deadline {
-            return Err(Error::TimedOut(format!(
-                "{name} is not done after {}; it goes on: hearth operations wait {name}",
-                short_duration(context.wait),
-                name = operation.name,
-            )));
+            let (name, after) = (&operation.name, short_duration(context.wait));
+            return Err(Error::TimedOut(format!("{name} is not done after {after}; {goes_on}")));
         }
         let request = wire::WaitOperationRequest {
             name: operation.name.clone(),
             timeout: Some(duration_to_wire(STEP.min(deadline - asked))),
         };
-        operation = context.client.operations.wait_operation(request).await?.into_inner();
+        match context.client.operations.wait_operation(request).await {
+            Ok(answer) => operation = answer.into_inner(),
+            Err(status) if is_away(&status) => {
+                let what = "the server does not answer, and is asked again";
+                progress.show(&operation.name, Share { done: 0, of: 100 }, what);
+            }
+            Err(status) => return Err(status.into()),
+        }
         if !operation.done {
             tokio::time::sleep_until(asked + PACE).await;
         }

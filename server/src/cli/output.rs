@@ -3,6 +3,9 @@
 //! Everything is made first and written at once, so a failing command prints no half table. A reader
 //! that goes away, as `head` does, ends the command quietly.
 
+mod table;
+mod tone;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write as _};
@@ -14,12 +17,17 @@ use serde::Serialize;
 
 use super::error::{Error, Result};
 
+pub(crate) use table::{Cell, Laid, Paper, cut, lay};
+pub(crate) use tone::{Tone, err_has_colours, out_has_colours};
+
 /// The form of what is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// For people: tables that fit the terminal.
     #[default]
     Table,
+    /// For people: every column of a table as wide as it is.
+    Wide,
     /// For programs: field names as in the API, times as RFC 3339.
     Json,
     /// Resource names, one a line.
@@ -36,15 +44,34 @@ pub(crate) trait Show: Serialize {
 
     /// Its row, a cell for each heading.
     fn row(&self, now: SystemTime) -> Vec<String>;
+
+    /// How what its row has under `heading` is meant.
+    fn tone(&self, _heading: &str) -> Tone {
+        Tone::Plain
+    }
+
+    /// What tells it from others, whatever they were or will be called.
+    fn key(&self) -> String {
+        self.name().to_owned()
+    }
+
+    /// What it is now, on one line.
+    fn line(&self) -> String {
+        self.name().to_owned()
+    }
 }
 
 /// Prints resources; in JSON as an object with the list under `key`.
 pub(crate) fn print_list<T: Show>(format: Format, key: &str, items: &[T]) -> Result<()> {
     match format {
-        Format::Table => {
-            let now = SystemEnv.now();
-            let rows: Vec<_> = items.iter().map(|item| item.row(now)).collect();
-            write_out(table(T::HEADINGS, &rows, terminal_width()).as_bytes())
+        Format::Table | Format::Wide => {
+            let width = (format == Format::Table).then(terminal_width).flatten();
+            let laid = table(items.iter(), width);
+            write_out(laid.text.as_bytes())?;
+            if laid.left_out > 0 {
+                note(&format!("{} columns have no room here: -o wide shows them", laid.left_out));
+            }
+            Ok(())
         }
         // A map of ours, and not a JSON value: that would sort the fields of the items.
         Format::Json => print_json(&BTreeMap::from([(key, items)])),
@@ -52,18 +79,41 @@ pub(crate) fn print_list<T: Show>(format: Format, key: &str, items: &[T]) -> Res
     }
 }
 
+/// The table of `items` for standard output, no wider than `width`.
+pub(crate) fn table<'a, T: Show + 'a>(
+    items: impl Iterator<Item = &'a T>,
+    width: Option<usize>,
+) -> Laid {
+    let now = SystemEnv.now();
+    let row = |item: &T| {
+        let cells = item.row(now).into_iter().zip(T::HEADINGS);
+        cells.map(|(text, heading)| Cell::new(&text, item.tone(heading))).collect()
+    };
+    let rows: Vec<_> = items.map(row).collect();
+    lay(T::HEADINGS, &rows, Paper { width, colours: out_has_colours() })
+}
+
+/// A small table within a text.
+pub(crate) fn plain_table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let cell = |text: &String| Cell::new(text, Tone::Plain);
+    let rows: Vec<_> = rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+    lay(headings, &rows, Paper { width: None, colours: out_has_colours() }).text
+}
+
 /// Prints one resource.
 pub(crate) fn print_one<T: Show>(format: Format, item: &T) -> Result<()> {
     match format {
         Format::Json => print_json(item),
-        Format::Table | Format::Name => print_list(format, "", std::slice::from_ref(item)),
+        Format::Table | Format::Wide | Format::Name => {
+            print_list(format, "", std::slice::from_ref(item))
+        }
     }
 }
 
 /// Prints one resource as `text` says where it is for people.
 pub(crate) fn print_as<T: Show>(format: Format, item: &T, text: &str) -> Result<()> {
     match format {
-        Format::Table => write_out(text.as_bytes()),
+        Format::Table | Format::Wide => write_out(text.as_bytes()),
         Format::Json | Format::Name => print_one(format, item),
     }
 }
@@ -109,69 +159,33 @@ fn names<T: Show>(items: &[T]) -> String {
 
 /// Columns of the terminal; `None` when the output is not one.
 fn terminal_width() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
+    terminal_size().map(|(width, _)| width)
 }
 
-/// A table no wider than `limit`, for which the widest columns give way.
-pub(crate) fn table(headings: &[&str], rows: &[Vec<String>], limit: Option<usize>) -> String {
-    const GAP: usize = 2;
-    const LEAST: usize = 6;
-    let length = |text: &str| text.chars().count();
-    let mut widths: Vec<_> = headings.iter().map(|heading| length(heading)).collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(length(cell));
-        }
-    }
-    let gaps = GAP * widths.len().saturating_sub(1);
-    while limit.is_some_and(|limit| widths.iter().sum::<usize>() + gaps > limit) {
-        match widths.iter_mut().max().filter(|widest| **widest > LEAST) {
-            Some(widest) => *widest -= 1,
-            None => break,
-        }
-    }
-    let mut text = String::new();
-    let headings: Vec<_> = headings.iter().map(|&heading| heading.to_owned()).collect();
-    for row in std::iter::once(&headings).chain(rows) {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{:width$}{:GAP$}", fit(cell, *width), "");
-        }
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
+/// Columns and lines of the terminal that standard output is, if it is one and says.
+pub(crate) fn terminal_size() -> Option<(usize, usize)> {
+    size_of(io::stdout())
 }
 
-fn fit(cell: &str, width: usize) -> String {
-    match cell.chars().count() > width {
-        true => cell.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
-        false => cell.to_owned(),
-    }
+/// The same of standard error.
+pub(crate) fn err_terminal_size() -> Option<(usize, usize)> {
+    size_of(io::stderr())
+}
+
+fn size_of(stream: impl rustix::fd::AsFd) -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
+    let (width, height) = (usize::from(size.ws_col), usize::from(size.ws_row));
+    (width > 0 && height > 0).then_some((width, height))
+}
+
+/// Whether `stream` is a terminal on which lines can be written over.
+pub(crate) fn can_redraw(stream: &impl io::IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn rows() -> Vec<Vec<String>> {
-        [["a", "a-very-long-cell-indeed"], ["bbb", "c"]]
-            .map(|row| row.map(str::to_owned).to_vec())
-            .to_vec()
-    }
-
-    #[test]
-    fn columns_line_up() {
-        let text = table(&["NAME", "VALUE"], &rows(), None);
-        assert_eq!(text, "NAME  VALUE\na     a-very-long-cell-indeed\nbbb   c\n");
-    }
-
-    #[test]
-    fn the_widest_column_gives_way_on_a_narrow_terminal() {
-        let text = table(&["NAME", "VALUE"], &rows(), Some(16));
-        assert!(text.lines().all(|line| line.chars().count() <= 16), "{text}");
-        assert!(text.contains("a-very-lo…"), "{text}");
-    }
 
     #[test]
     fn facts_without_a_value_are_left_out() {

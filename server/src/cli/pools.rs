@@ -1,27 +1,22 @@
 //! `hearth pools`: what is kept warm.
 
 mod scheduler;
-
-pub(crate) use scheduler::explanation;
 mod settings;
-
-use std::time::Duration;
+mod wait;
 
 use clap::{Args, Subcommand};
 use hearth_proto::v1;
-use tokio::time::Instant;
 
 use super::context::{Context, PAGE_SIZE};
 use super::error::{Error, Result};
 use super::output::{Format, print_json, print_list, print_one, write_out};
-use super::text::{qualify, short_duration};
+use super::text::qualify;
 use super::view::Pool;
 use super::watch;
 
+pub(crate) use scheduler::explanation;
 pub(crate) use settings::Settings;
-
-/// How often a pool is looked at by `pools wait`.
-const PACE: Duration = Duration::from_millis(100);
+pub(crate) use wait::until_full;
 
 /// `hearth pools`.
 #[derive(Args, Debug)]
@@ -33,11 +28,8 @@ pub(crate) struct Command {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List pools (the default).
-    List {
-        /// Only those that match, as `template = templates/default`.
-        #[arg(long, default_value = "")]
-        filter: String,
-    },
+    #[command(visible_alias = "ls")]
+    List(List),
     /// Tell of pools as they come, change and go, a line for each event, until interrupted.
     Watch {
         /// Only those that match, as `template = templates/default`.
@@ -55,6 +47,9 @@ enum Verb {
         name: String,
         #[command(flatten)]
         settings: Box<Settings>,
+        /// Wait until it is full.
+        #[arg(long, conflicts_with = "dry_run")]
+        wait: bool,
         /// Check the request and make nothing.
         #[arg(long)]
         dry_run: bool,
@@ -68,11 +63,15 @@ enum Verb {
         /// Refuse if the pool has changed since it had this etag.
         #[arg(long, default_value = "")]
         etag: String,
+        /// Wait until it is full again.
+        #[arg(long, conflicts_with = "dry_run")]
+        wait: bool,
         /// Check the request and change nothing.
         #[arg(long)]
         dry_run: bool,
     },
     /// Delete a pool and its warm VMs.
+    #[command(visible_alias = "rm")]
     Delete {
         /// The pool.
         name: String,
@@ -103,11 +102,18 @@ enum Verb {
     Drain {
         /// The pool.
         name: String,
+        /// Wait until no VM of it is left: warm ones go at once, others when they are released or their leases
+        /// end.
+        #[arg(long)]
+        wait: bool,
     },
     /// Fill a pool again that was drained, and take acquires.
     Undrain {
         /// The pool.
         name: String,
+        /// Wait until it is full.
+        #[arg(long)]
+        wait: bool,
     },
     /// Wait until a pool has warm VMs; also while the server is still starting.
     Wait {
@@ -119,27 +125,47 @@ enum Verb {
     },
 }
 
+/// Which pools to list.
+#[derive(Args, Debug, Default)]
+struct List {
+    /// Only those that match, as `template = templates/default`.
+    #[arg(long, value_name = "EXPRESSION", default_value = "")]
+    filter: String,
+    /// Go on showing what becomes of them, until interrupted.
+    #[arg(long, short)]
+    watch: bool,
+}
+
 impl Command {
     /// Carries it out.
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         let pools = &mut context.client.pools;
-        let pool = match self.verb.unwrap_or(Verb::List { filter: String::new() }) {
-            Verb::List { filter } => {
+        let pool = match self.verb.unwrap_or_else(|| Verb::List(List::default())) {
+            Verb::List(List { filter, watch: true }) => {
+                return watch::follow::<Pool>(context, &filter).await;
+            }
+            Verb::List(List { filter, watch: false }) => {
                 let pools = all(context, filter).await?;
                 return print_list(context.format, "pools", &pools);
             }
-            Verb::Watch { filter } => return watch::pools(context, &filter).await,
+            Verb::Watch { filter } => return watch::events::<Pool>(context, &filter).await,
             Verb::Explain { name } => return scheduler::explain(context, &name).await,
             Verb::Resolve(resolve) => return resolve.run(context).await,
             Verb::Prewarm(prewarm) => return prewarm.run(context).await,
             Verb::CancelPrewarm { name, prewarm_id } => {
                 scheduler::cancel(context, &name, prewarm_id).await?
             }
-            Verb::Drain { name } => scheduler::drain(context, &name, false).await?,
-            Verb::Undrain { name } => scheduler::drain(context, &name, true).await?,
+            Verb::Drain { name, wait } => {
+                let pool = scheduler::drain(context, &name, false).await?;
+                if wait { wait::until_empty(context, &name).await? } else { pool }
+            }
+            Verb::Undrain { name, wait } => {
+                let pool = scheduler::drain(context, &name, true).await?;
+                if wait { until_full(context, &name, None).await? } else { pool }
+            }
             Verb::Get { name } => get(context, &name).await?,
-            Verb::Wait { name, warm } => wait(context, &name, warm).await?,
-            Verb::Create { name, settings, dry_run } => {
+            Verb::Wait { name, warm } => until_full(context, &name, warm).await?,
+            Verb::Create { name, settings, wait, dry_run } => {
                 let mut pool = v1::Pool::default();
                 settings.lay_over(&mut pool);
                 let request = v1::CreatePoolRequest {
@@ -148,11 +174,12 @@ impl Command {
                     request_id: String::new(),
                     validate_only: dry_run,
                 };
-                pools.create_pool(request).await?.into_inner()
+                let pool = pools.create_pool(request).await?.into_inner();
+                if wait { until_full(context, &name, None).await? } else { pool }
             }
-            Verb::Update { name, settings, etag, dry_run } => {
+            Verb::Update { name, settings, etag, wait, dry_run } => {
                 let name = qualify("pools", &name);
-                let mut pool = v1::Pool { name, etag, ..Default::default() };
+                let mut pool = v1::Pool { name: name.clone(), etag, ..Default::default() };
                 let paths = settings.lay_over(&mut pool);
                 if paths.is_empty() {
                     return Err(Error::Usage("say what to change: see --help".to_owned()));
@@ -163,7 +190,8 @@ impl Command {
                     request_id: String::new(),
                     validate_only: dry_run,
                 };
-                pools.update_pool(request).await?.into_inner()
+                let pool = pools.update_pool(request).await?.into_inner();
+                if wait { until_full(context, &name, None).await? } else { pool }
             }
             Verb::Delete { name, force, etag } => {
                 let name = qualify("pools", &name);
@@ -182,7 +210,7 @@ pub(crate) fn print_deleted(format: Format, name: &str) -> Result<()> {
     match format {
         Format::Json => print_json(&serde_json::json!({ "deleted": name })),
         Format::Name => write_out(format!("{name}\n").as_bytes()),
-        Format::Table => write_out(format!("deleted {name}\n").as_bytes()),
+        Format::Table | Format::Wide => write_out(format!("deleted {name}\n").as_bytes()),
     }
 }
 
@@ -203,42 +231,5 @@ pub(crate) async fn all(context: &mut Context, filter: String) -> Result<Vec<Poo
             return Ok(all);
         }
         request.page_token = page.next_page_token;
-    }
-}
-
-async fn wait(context: &mut Context, name: &str, warm: Option<i32>) -> Result<v1::Pool> {
-    let deadline = Instant::now() + context.wait;
-    loop {
-        let asked = Instant::now();
-        let pool = match get(context, name).await {
-            Ok(pool) => pool,
-            // A server that is starting is worth waiting for, too.
-            Err(Error::Server { status, .. })
-                if status.code() == tonic::Code::Unavailable && asked + PACE < deadline =>
-            {
-                tokio::time::sleep_until(asked + PACE).await;
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let status = pool.status.clone().unwrap_or_default();
-        let wanted = warm.unwrap_or(status.target);
-        if status.warm >= wanted {
-            return Ok(pool);
-        }
-        if asked + PACE >= deadline {
-            let breaker = status.breaker.unwrap_or_default();
-            let why = match breaker.failures {
-                0 => String::new(),
-                failures => format!("; {failures} restores failed, the last: {}", breaker.reason),
-            };
-            return Err(Error::TimedOut(format!(
-                "{} has {} of {wanted} warm VMs after {}{why}",
-                pool.name,
-                status.warm,
-                short_duration(context.wait)
-            )));
-        }
-        tokio::time::sleep_until(asked + PACE).await;
     }
 }

@@ -15,6 +15,7 @@ use super::spec::Spec;
 use super::text::qualify;
 use super::view::{Operation, Template};
 use super::vms::snapshot_ref;
+use super::watch;
 
 pub(crate) use recipe::{ReadinessFlags, Recipe};
 
@@ -28,11 +29,8 @@ pub(crate) struct Command {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List templates (the default).
-    List {
-        /// Only those that match, as `state = READY`.
-        #[arg(long, default_value = "")]
-        filter: String,
-    },
+    #[command(visible_alias = "ls")]
+    List(List),
     /// Show one template, or one generation of it: NAME@GENERATION.
     Get {
         /// The template.
@@ -62,6 +60,7 @@ enum Verb {
         etag: String,
     },
     /// Delete a template that no pool needs, and its snapshots.
+    #[command(visible_alias = "rm")]
     Delete {
         /// The template.
         name: String,
@@ -69,6 +68,17 @@ enum Verb {
         #[arg(long, default_value = "")]
         etag: String,
     },
+}
+
+/// Which templates to list.
+#[derive(Args, Debug, Default)]
+struct List {
+    /// Only those that match, as `state = READY`.
+    #[arg(long, value_name = "EXPRESSION", default_value = "")]
+    filter: String,
+    /// Go on showing what becomes of them, until interrupted.
+    #[arg(long, short)]
+    watch: bool,
 }
 
 /// Arguments of `hearth templates create`.
@@ -120,8 +130,12 @@ struct Import {
 impl Command {
     /// Carries it out.
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
-        match self.verb.unwrap_or(Verb::List { filter: String::new() }) {
-            Verb::List { filter } => {
+        match self.verb.unwrap_or_else(|| Verb::List(List::default())) {
+            Verb::List(List { filter, watch: true }) => {
+                let ask = async |context: &mut Context| all(context, filter.clone()).await;
+                watch::list(context, "template", ask).await
+            }
+            Verb::List(List { filter, watch: false }) => {
                 print_list(context.format, "templates", &all(context, filter).await?)
             }
             Verb::Get { name } => {

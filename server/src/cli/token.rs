@@ -24,7 +24,7 @@ impl Token {
         match format {
             Format::Json => print_json(&BTreeMap::from([("token", token), ("hash", hash)])),
             Format::Name => write_out(format!("{token}\n").as_bytes()),
-            Format::Table => {
+            Format::Table | Format::Wide => {
                 write_out(facts(&[("token", token), ("hash", hash)]).as_bytes())?;
                 note(
                     "The token is the caller's, as HEARTH_TOKEN or in a file for --token-file; it is \

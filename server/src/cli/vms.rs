@@ -12,7 +12,7 @@ use super::ask::ask;
 use super::context::{Context, PAGE_SIZE};
 use super::error::Result;
 use super::leases::bare_vm_id;
-use super::output::{print_as, print_list, print_one, write_out};
+use super::output::{Format, print_as, print_json, print_list, print_one, write_out};
 use super::text::{parse_label, printable, qualify};
 use super::view::{Snapshot, Vm};
 use super::watch;
@@ -29,6 +29,7 @@ pub(crate) struct Command {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List VMs, warm ones included (the default).
+    #[command(visible_alias = "ls")]
     List(List),
     /// Tell of VMs as they come, change and go, a line for each event, until interrupted.
     Watch {
@@ -60,6 +61,7 @@ enum Verb {
         new_name: String,
     },
     /// Destroy a VM.
+    #[command(visible_alias = "rm")]
     Destroy(Target),
     /// Capture a VM's disks and, where the provider can, its memory.
     Snapshot(TakeSnapshot),
@@ -109,6 +111,9 @@ struct List {
     /// Only those with this label; may be given several times.
     #[arg(long = "label", short, value_parser = parse_label, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
+    /// Go on showing what becomes of them, until interrupted.
+    #[arg(long, short)]
+    watch: bool,
 }
 
 /// What to capture.
@@ -161,7 +166,7 @@ impl Command {
         let vms = &mut context.client.vms;
         let vm = match self.verb.unwrap_or_else(|| Verb::List(List::default())) {
             Verb::List(list) => return list.run(context).await,
-            Verb::Watch { filter } => return watch::vms(context, &filter).await,
+            Verb::Watch { filter } => return watch::events::<Vm>(context, &filter).await,
             Verb::Create(create) => return create.run(context).await,
             Verb::Snapshot(snapshot) => return snapshot.run(context).await,
             Verb::Console(console) => return console.run(context).await,
@@ -172,7 +177,12 @@ impl Command {
             }
             Verb::Ask { name, line } => {
                 let answer = ask(context, &name, &line).await?;
-                return write_out(format!("{}\n", printable(&answer)).as_bytes());
+                return match format {
+                    Format::Json => print_json(&serde_json::json!({ "answer": answer })),
+                    Format::Table | Format::Wide | Format::Name => {
+                        write_out(format!("{}\n", printable(&answer)).as_bytes())
+                    }
+                };
             }
             Verb::Start(target) => {
                 let (name, uid) = (target.name(), target.uid());
@@ -207,7 +217,11 @@ impl List {
         terms.extend(self.state.map(|state| format!("state = {}", state.to_uppercase())));
         let labels = self.labels.into_iter();
         terms.extend(labels.map(|(key, value)| format!("labels.{key} = {}", quote(&value))));
-        let vms = all(context, terms.join(" AND ")).await?;
+        let filter = terms.join(" AND ");
+        if self.watch {
+            return watch::follow::<Vm>(context, &filter).await;
+        }
+        let vms = all(context, filter).await?;
         print_list(context.format, "vms", &vms)
     }
 }

@@ -162,9 +162,15 @@ fn wait_until_ready(admin: &str) {
 pub(crate) fn hearth() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HEARTH_") || name == "RUST_LOG" {
-            command.env_remove(name);
+        let name = name.to_string_lossy();
+        if name.starts_with("HEARTH_") || name.starts_with("CLICOLOR") {
+            command.env_remove(&*name);
         }
     }
+    for name in ["RUST_LOG", "NO_COLOR", "CI"] {
+        command.env_remove(name);
+    }
+    // Nor does what its user says to it.
+    command.env("XDG_CONFIG_HOME", "/nonexistent").env("TERM", "xterm");
     command
 }

@@ -10,7 +10,10 @@ mod leases;
 mod outputs;
 mod resources;
 mod scheduler;
+mod screen;
+mod screens;
 mod security;
+mod settings;
 #[path = "../tools/terminal.rs"]
 mod terminal;
 

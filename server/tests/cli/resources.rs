@@ -110,7 +110,7 @@ fn a_pool_is_waited_for_as_long_as_one_says() {
     let server = Server::start(0);
     let ended = server.run(&["pools", "wait", "default", "--warm", "99", "--timeout", "300ms"]);
     assert_eq!(ended.code, 4, "{ended:?}");
-    assert!(ended.err.contains("of 99 warm VMs"), "{ended:?}");
+    assert!(ended.err.contains("of 99 VMs warm"), "{ended:?}");
     let pool = server.json(&["pools", "update", "default", "--depth", "7"]);
     assert_eq!(pool["sizing"]["fixed"]["depth"], 7);
     assert_eq!(server.run(&["pools", "update", "default"]).code, 2);

@@ -34,7 +34,7 @@ pub(crate) fn answer(mut command: Command, question: &str, answer: &str) -> Ende
 }
 
 /// A terminal: the person's end, and the program's.
-fn open() -> (File, File) {
+pub(crate) fn open() -> (File, File) {
     let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     fcntl_setfd(&person, FdFlags::CLOEXEC).unwrap();
     grantpt(&person).unwrap();
@@ -48,7 +48,7 @@ fn open() -> (File, File) {
 }
 
 /// Waits for more to be shown; whether there can be more.
-fn read_more(person: &mut File, shown: &mut String) -> bool {
+pub(crate) fn read_more(person: &mut File, shown: &mut String) -> bool {
     let limit = Deadline::after(LONG).left().and_then(|left| Timespec::try_from(left).ok());
     let ready = poll(&mut [PollFd::new(person, PollFlags::IN)], limit.as_ref()).unwrap();
     assert!(ready > 0, "it neither goes on nor ends: {shown:?}");

@@ -47,7 +47,7 @@ pub(super) async fn run(context: &mut Context, name: &str, file: Option<PathBuf>
             "name": name, "file": output.display().to_string(), "size_bytes": bytes,
         })),
         Format::Name => super::write_out(format!("{}\n", output.display()).as_bytes()),
-        Format::Table => {
+        Format::Table | Format::Wide => {
             let text = format!("exported {name} to {}, {bytes} bytes\n", output.display());
             super::write_out(text.as_bytes())
         }

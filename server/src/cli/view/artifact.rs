@@ -66,4 +66,12 @@ impl Show for Artifact {
             self.uid.clone(),
         ]
     }
+
+    fn key(&self) -> String {
+        format!("{} {}", self.name, self.uid)
+    }
+
+    fn line(&self) -> String {
+        format!("{} of {}", self.name, self.vm)
+    }
 }

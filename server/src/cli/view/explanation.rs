@@ -8,7 +8,7 @@ use hearth_proto::v1::explain_pool_response as wire;
 use serde::Serialize;
 
 use super::{Pool, Span, Time, value_name};
-use crate::cli::output::{Show, facts, table};
+use crate::cli::output::{Show, facts, plain_table};
 use crate::cli::text::{since, until, wire_duration};
 
 /// Why a pool is as deep as it is.
@@ -148,11 +148,11 @@ impl Explanation {
         });
         let misses: Vec<_> = misses.collect();
         if !misses.is_empty() {
-            let _ = write!(text, "\n{}", table(&["MISSES", "COUNT", "LAST"], &misses, None));
+            let _ = write!(text, "\n{}", plain_table(&["MISSES", "COUNT", "LAST"], &misses));
         }
         let prewarms: Vec<_> = self.prewarms.iter().map(|prewarm| prewarm.row(now)).collect();
         if !prewarms.is_empty() {
-            let _ = write!(text, "\n{}", table(Prewarm::HEADINGS, &prewarms, None));
+            let _ = write!(text, "\n{}", plain_table(Prewarm::HEADINGS, &prewarms));
         }
         text
     }

@@ -6,7 +6,7 @@ use hearth_proto::v1;
 use serde::Serialize;
 
 use super::{Span, Time, value_name};
-use crate::cli::output::Show;
+use crate::cli::output::{Show, Tone};
 use crate::cli::text::since;
 
 /// One running server.
@@ -191,6 +191,16 @@ impl Show for Node {
             format!("{} of {} MiB", memory.mem_available_mib, memory.mem_size_mib),
             self.providers.iter().map(Provider::title).collect::<Vec<_>>().join(", "),
         ]
+    }
+
+    fn tone(&self, heading: &str) -> Tone {
+        match heading {
+            "DRAINING" if self.draining => Tone::Warn,
+            "PROVIDERS" if self.providers.iter().any(|it| !it.unavailable_reason.is_empty()) => {
+                Tone::Bad
+            }
+            _ => Tone::Plain,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Template, Time};
 use crate::cli::error::code_name;
-use crate::cli::output::Show;
+use crate::cli::output::{Show, Tone};
 use crate::cli::text::since;
 
 /// An operation. What it made is given for those that make templates.
@@ -90,5 +90,23 @@ impl Show for Operation {
             since(self.create_time.as_ref().map(|time| &time.0), now),
             self.error.as_ref().map(|error| error.message.clone()).unwrap_or_default(),
         ]
+    }
+
+    fn tone(&self, heading: &str) -> Tone {
+        match (heading, &self.error) {
+            ("DONE" | "ERROR", Some(_)) => Tone::Bad,
+            ("DONE", None) if self.done => Tone::Good,
+            _ => Tone::Plain,
+        }
+    }
+
+    fn line(&self) -> String {
+        let Self { name, verb, target, .. } = self;
+        let how = match &self.error {
+            Some(error) => format!("failed: {}", error.message),
+            None if self.done => "done".to_owned(),
+            None => format!("{} {}%", self.stage, self.progress_percent),
+        };
+        format!("{name} {verb} {target} {how}")
     }
 }

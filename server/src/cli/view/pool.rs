@@ -6,7 +6,7 @@ use hearth_proto::v1;
 use serde::Serialize;
 
 use super::{Span, Time, value_name};
-use crate::cli::output::Show;
+use crate::cli::output::{Show, Tone};
 use crate::cli::text::{id_of, until, wire_duration};
 
 /// A pool.
@@ -175,5 +175,22 @@ impl Show for Pool {
             wire_duration(self.default_ttl.as_ref().map(|span| &span.0)),
             note,
         ]
+    }
+
+    fn tone(&self, heading: &str) -> Tone {
+        let status = &self.status;
+        match heading {
+            "WARM" if status.warm < status.target => Tone::Warn,
+            "WARM" => Tone::Good,
+            "NOTE" if status.breaker.open => Tone::Bad,
+            "NOTE" => Tone::Warn,
+            _ => Tone::Plain,
+        }
+    }
+
+    fn line(&self) -> String {
+        let PoolStatus { warm, target, restoring, leased, .. } = self.status;
+        let name = &self.name;
+        format!("{name} warm {warm} of {target}, restoring {restoring}, leased {leased}")
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::vm::Failure;
 use super::{Snapshot, Span, Time, value_name};
-use crate::cli::output::Show;
+use crate::cli::output::{Show, Tone};
 use crate::cli::spec::Spec;
 use crate::cli::text::{id_of, since};
 
@@ -135,5 +135,18 @@ impl Show for Template {
             since(self.update_time.as_ref().map(|time| &time.0), now),
             self.failure.as_ref().map(|it| it.message.clone()).unwrap_or_default(),
         ]
+    }
+
+    fn tone(&self, heading: &str) -> Tone {
+        match (heading, self.state.as_str()) {
+            ("STATE", "READY") => Tone::Good,
+            ("STATE" | "NOTE", "FAILED") => Tone::Bad,
+            ("STATE", _) => Tone::Warn,
+            _ => Tone::Plain,
+        }
+    }
+
+    fn line(&self) -> String {
+        format!("{} generation {} {}", self.name, self.generation, self.state)
     }
 }

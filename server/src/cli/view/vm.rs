@@ -7,7 +7,7 @@ use hearth_proto::v1;
 use serde::Serialize;
 
 use super::{Time, value_name};
-use crate::cli::output::Show;
+use crate::cli::output::{Show, Tone};
 use crate::cli::text::{id_of, or_dash, since, until};
 
 /// A VM.
@@ -145,5 +145,31 @@ impl Show for Vm {
             self.process.as_ref().map_or_else(|| "-".to_owned(), |it| it.pid.to_string()),
             self.uid.clone(),
         ]
+    }
+
+    fn tone(&self, heading: &str) -> Tone {
+        match heading {
+            "STATE" => self.state_tone(),
+            _ => Tone::Plain,
+        }
+    }
+
+    fn key(&self) -> String {
+        format!("{} {}", self.name, self.uid)
+    }
+
+    fn line(&self) -> String {
+        format!("{} {} {}", self.name, self.state, or_dash(&self.pool))
+    }
+}
+
+impl Vm {
+    /// How its state is meant.
+    pub(crate) fn state_tone(&self) -> Tone {
+        match self.state.as_str() {
+            "RUNNING" => Tone::Good,
+            "FAILED" => Tone::Bad,
+            _ => Tone::Plain,
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use hearth_providers::env::{Env as _, SystemEnv};
 
-use crate::cli::output::facts;
+use crate::cli::output::{facts, out_has_colours};
 use crate::cli::text::{labels, printable, since, until};
 use crate::cli::view::{Time, Vm};
 
@@ -22,7 +22,7 @@ pub(crate) fn text(vm: &Vm) -> String {
     let mut text = facts(&[
         ("name", vm.name.clone()),
         ("uid", vm.uid.clone()),
-        ("state", vm.state.clone()),
+        ("state", vm.state_tone().paint(&vm.state, out_has_colours())),
         ("provider", vm.provider.clone()),
         ("pool", vm.pool.clone()),
         ("template", template),

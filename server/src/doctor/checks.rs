@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use hearth_server::config::dirs;
-use hearth_server::privileges;
+use crate::config::dirs;
+use crate::privileges;
 use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, getrlimit};
 
@@ -73,7 +73,7 @@ pub(super) fn qemu(_: Option<&Path>) -> Vec<Check> {
 }
 
 /// Whether the guest of the default template is there, where the server looks for it.
-pub(super) fn guest(given: Option<&Path>) -> Check {
+pub fn guest(given: Option<&Path>) -> Check {
     let remedy = "scripts/guest; or go without a default template: `default_template.enabled = false` \
                   in the file, and `hearth templates create` with files of your own";
     match dirs::find_guest(given) {
