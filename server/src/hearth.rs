@@ -25,7 +25,7 @@ use crate::grpc::Services;
 use crate::health::Health;
 use crate::layers::WatchLayer;
 use crate::listen::doors::Doors;
-use crate::page::Page;
+use crate::page::{Doctor, Page};
 use crate::telemetry::Levels;
 use crate::tls::Tls;
 use crate::{admin, backends, furnish, listen, metrics};
@@ -132,9 +132,10 @@ impl Hearth {
             listen::socket::bind(path).map_err(failed)
         });
         let socket = socket.transpose()?;
+        let tasks = TaskGroup::new();
+        let doctor = Doctor::new(&config, &paths, Arc::clone(&env), tasks.clone());
         let audit = config.keeps_audit().then(|| open_audit(&config, &paths.state, &env));
         let audit = audit.transpose()?;
-        let tasks = TaskGroup::new();
         let limits = config.limits.to_pool();
         let jobs = Jobs::on_threads(tasks.clone(), limits.places());
         let (clock, group) = (Arc::clone(&env), tasks.clone());
@@ -169,7 +170,7 @@ impl Hearth {
         let serving = listen::serve(doors, tls, served, &config.grpc, &tasks, &ending);
         let serving = serving.map_err(StartError::Internal)?;
         let served = Some(listen::spawn(&tasks, serving, at_once.clone()));
-        let page = Page::new(&services, Arc::clone(&health), of_page, audit.clone());
+        let page = Page::new(&services, Arc::clone(&health), of_page, audit.clone(), doctor);
         admin::serve(admin_listener, Arc::clone(&health), page, &tasks);
         health.follow(&tasks);
         Ok(Self {

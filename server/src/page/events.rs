@@ -35,7 +35,7 @@ struct Said {
     vm: Vm,
 }
 
-/// The events after `resume_token`, or from now on; `place` is held for as long.
+/// The events after `resume_token`, or from now on when it is empty; `place` is held for as long.
 ///
 /// # Errors
 /// Those of a watch.
@@ -48,32 +48,28 @@ pub(super) async fn stream(
         let list = list_id("vms", "", None);
         View { list, sees: Box::new(|_: &v1::Vm| true), heartbeat: HEARTBEAT }
     };
-    let watching = Watching::begin(hub, view(), resume_token).await?;
+    let watching = match resume_token {
+        // What there is is in the list.
+        "" => Watching::begin_now(hub, view()).await?,
+        token => Watching::begin(hub, view(), token).await?,
+    };
     let until = Instant::now() + STREAM_FOR;
-    let is_live = !resume_token.is_empty();
-    let state = Some((watching, is_live, place));
-    let frames = stream::unfold(state, move |state| async move {
-        let (mut watching, mut is_live, place) = state?;
-        loop {
-            let next = tokio::time::timeout_at(until, watching.next()).await;
-            let text = match next {
-                Ok(Ok(Some((Event::Synced, token)))) => {
-                    is_live = true;
-                    format!("id: {token}\nevent: live\ndata: {{}}\n\n")
-                }
-                // What was there before is in the list.
-                Ok(Ok(Some((_, _)))) if !is_live => continue,
-                Ok(Ok(Some((Event::Heartbeat, token)))) => {
-                    format!("id: {token}\nevent: heartbeat\ndata: {{}}\n\n")
-                }
-                Ok(Ok(Some((Event::Added(vm), token)))) => said("added", &vm, &token),
-                Ok(Ok(Some((Event::Changed(vm), token)))) => said("changed", &vm, &token),
-                Ok(Ok(Some((Event::Deleted(vm), token)))) => said("deleted", &vm, &token),
-                // It asks again with the token it has, and is told if that is too old.
-                Ok(Ok(None) | Err(_)) | Err(_) => return None,
-            };
-            return Some((frame(text), Some((watching, is_live, place))));
-        }
+    let frames = stream::unfold((watching, place), move |(mut watching, place)| async move {
+        let next = tokio::time::timeout_at(until, watching.next()).await;
+        let text = match next {
+            Ok(Ok(Some((Event::Synced, token)))) => {
+                format!("id: {token}\nevent: live\ndata: {{}}\n\n")
+            }
+            Ok(Ok(Some((Event::Heartbeat, token)))) => {
+                format!("id: {token}\nevent: heartbeat\ndata: {{}}\n\n")
+            }
+            Ok(Ok(Some((Event::Added(vm), token)))) => said("added", &vm, &token),
+            Ok(Ok(Some((Event::Changed(vm), token)))) => said("changed", &vm, &token),
+            Ok(Ok(Some((Event::Deleted(vm), token)))) => said("deleted", &vm, &token),
+            // It asks again with the token it has, and is told if that is too old.
+            Ok(Ok(None) | Err(_)) | Err(_) => return None,
+        };
+        Some((frame(text), (watching, place)))
     });
     Ok(StreamBody::new(frames).boxed_unsync())
 }

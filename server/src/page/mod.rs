@@ -9,6 +9,7 @@
 //! - Nothing comes from elsewhere, and no text becomes markup: the policy in each answer says so.
 
 mod data;
+mod doctor;
 mod events;
 mod files;
 mod history;
@@ -28,7 +29,7 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::admin::{Body, full};
 use crate::audit::{self, Audit};
@@ -45,6 +46,8 @@ use crate::status::Refusal;
 use crate::watch::{Hub, VmSource};
 
 use self::history::History;
+
+pub(crate) use self::doctor::Doctor;
 
 /// Answers that are made at once.
 const RENDERINGS: usize = 2;
@@ -69,6 +72,7 @@ pub(crate) struct Page {
     audit: Option<Arc<Audit>>,
     history: Arc<History>,
     vms: Arc<Hub<VmSource>>,
+    doctor: Arc<Doctor>,
     start_time: SystemTime,
     max_message_bytes: usize,
     streams: Streams,
@@ -119,6 +123,7 @@ impl Page {
         health: Arc<Health>,
         guard: Arc<Guard>,
         audit: Option<Arc<Audit>>,
+        doctor: Arc<Doctor>,
     ) -> Arc<Self> {
         let (manager, tasks) = (Arc::clone(&services.manager), services.tasks.clone());
         Arc::new(Self {
@@ -130,6 +135,7 @@ impl Page {
             guard,
             audit,
             vms: Arc::clone(&services.watched_vms),
+            doctor,
             start_time: services.start_time,
             max_message_bytes: services.max_message_bytes,
             streams: services.streams.clone(),
@@ -185,6 +191,13 @@ impl Page {
             "vm" => self.render(move || Ok(json(&data::vm(&page.manager, &query)?))).await,
             "console" => self.console(&query, &Caller::of(request.extensions())).await,
             "events" => self.events(&query).await,
+            "doctor" => match self.doctor.ask().await {
+                Some(report) => Ok(json(&*report)),
+                None => {
+                    let message = "it is still looking: ask again";
+                    Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "BUSY", message))
+                }
+            },
             _ => Err(Refused::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such data")),
         }
     }
@@ -233,17 +246,22 @@ impl Page {
     }
 
     async fn console(&self, query: &Query, caller: &Caller) -> Result<Response<Body>, Refused> {
-        let begun = Instant::now();
+        let (call, begun) = (CallId::next(), Instant::now());
         let read = data::console(&self.manager, query).await;
-        let (result, about) = match &read {
-            Ok((_, vm_id, uid)) => (Code::Ok, (convert::vm::name(vm_id), uid.to_string())),
-            Err(_) => (Code::Unknown, (String::new(), query.uid.clone())),
+        let about = match &read {
+            Ok((_, vm_id, uid)) => (convert::vm::name(vm_id), uid.to_string()),
+            Err(_) => (String::new(), query.uid.clone()),
         };
+        let read = read.map(|(console, ..)| console).map_err(|error| {
+            let status = Refusal::from(error).into_status(call);
+            (status.code(), Refused::from(status))
+        });
+        let result = read.as_ref().map_or_else(|(code, _)| *code, |_| Code::Ok);
         if let Some(audit) = &self.audit {
             let note = Arc::new(audit::Note::default());
             note.is_about(&about.0, &about.1, "");
             audit.leave(audit::Event {
-                call: CallId::next(),
+                call,
                 method: "/page/console",
                 caller: caller.clone(),
                 peer: None,
@@ -252,10 +270,7 @@ impl Page {
                 took: begun.elapsed(),
             });
         }
-        match read {
-            Ok((console, ..)) => Ok(json(&console)),
-            Err(error) => Err(Refusal::from(error).into()),
-        }
+        read.map(|console| json(&console)).map_err(|(_, refused)| refused)
     }
 
     async fn events(&self, query: &Query) -> Result<Response<Body>, Refused> {
@@ -369,7 +384,13 @@ impl From<Denial> for Refused {
 /// As the same is refused over gRPC.
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        let status = refusal.into_status(CallId::next());
+        refusal.into_status(CallId::next()).into()
+    }
+}
+
+/// As over gRPC.
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
         let code = match status.code() {
             Code::Unauthenticated => StatusCode::UNAUTHORIZED,
             Code::PermissionDenied => StatusCode::FORBIDDEN,

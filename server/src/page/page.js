@@ -4,8 +4,9 @@
 const $ = (id) => document.getElementById(id);
 const TABS = ["pools", "vms", "templates", "server", "events"];
 const PERIOD_MS = 3000;
+const LOOK_MS = 30000;
 const MAX_EVENTS = 500;
-const state = { tab: "pools", find: "", after: "", token: "", events: [], resume: "", asked: 0, isEntering: false, isStale: false, stop: null };
+const state = { tab: "pools", find: "", after: "", token: "", events: [], resume: "", asked: 0, isEntering: false, isStale: false, stop: null, doctor: null, looked: 0 };
 
 // An element with a text or children.
 function make(tag, content, classes) {
@@ -106,6 +107,12 @@ const PROVIDERS = [
   ["Can", (it) => it.can.join(", ")],
   ["Cannot", (it) => it.cannot.join(", ")],
 ];
+const CHECKS = [
+  ["Check", (it) => it.provider ? `${it.provider}: ${it.name}` : it.name, "name"],
+  ["Outcome", (it) => it.status, (it) => it.status === "fail" ? "bad" : it.status === "warn" ? "warn" : "good"],
+  ["Found", (it) => it.message],
+  ["What mends it", (it) => it.remedy],
+];
 
 // A table; `open` is what a row does, `key` finds it again when the table is drawn anew.
 function table(columns, items, key, open) {
@@ -177,13 +184,39 @@ async function refresh() {
       ["VMs", node.live_vms], ["VMs at most", node.max_vms || "as many as there is room for"], ["Leased from pools", node.leased_vms],
       ["Restores at once", node.max_parallel_restores], ["CPUs", node.cpu_count],
       ["Memory", `${mib(node.mem_available_mib)} of ${mib(node.mem_size_mib)} free`],
-      ["Remembered requests", node.remembered_requests]]));
+      ["Remembered requests", node.remembered_requests]]), ...host());
     if (tab === "events") drawEvents();
   } catch (error) {
     if (asked !== state.asked) return;
     if (error instanceof Refused && (error.status === 401 || error.status === 403)) return signIn(error);
     say(error instanceof Refused ? `${error.reason}: ${error.message}` : "The server does not answer.");
   }
+}
+
+// What the doctor says of the machine. It may look for seconds, so it is asked beside all else, and not often.
+function host() {
+  if (Date.now() - state.looked >= LOOK_MS) look();
+  const said = state.doctor;
+  const title = make("h2", "What the doctor says of this machine");
+  if (!said) return [title, make("p", "It is looking.", "quiet")];
+  if (said.problem) return [title, make("p", said.problem)];
+  return [title, make("p", `It looked ${ago(said.time)}.`, "quiet"), table(CHECKS, said.checks, (it) => it.name, null)];
+}
+
+async function look() {
+  state.looked = Date.now();
+  const token = state.token;
+  let said;
+  try {
+    said = await ask("doctor");
+  } catch (error) {
+    said = { problem: error instanceof Refused ? `${error.reason}: ${error.message}` : "The server does not answer." };
+    // It is asked again soon.
+    state.looked = Date.now() - LOOK_MS + PERIOD_MS;
+  }
+  if (token !== state.token) return;
+  state.doctor = said;
+  state.isStale = true;
 }
 
 function drawEvents() {
@@ -320,6 +353,8 @@ function signIn(error) {
   TABS.forEach((tab) => $(tab).replaceChildren());
   state.events = [];
   state.resume = "";
+  state.doctor = null;
+  state.looked = 0;
   if ($("detail").open) $("detail").close();
   $("token").focus();
 }

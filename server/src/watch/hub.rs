@@ -7,6 +7,7 @@ use std::time::Duration;
 use hearth_pool::tasks::TaskGroup;
 use hearth_providers::env::Env;
 use parking_lot::Mutex;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -149,7 +150,7 @@ impl<S: Source> Hub<S> {
             if has_lost || Instant::now() >= due {
                 let (all, at, long) = self.look();
                 (looked, took) = (at, long);
-                self.compare(all);
+                aside(|| self.compare(all));
             }
             tokio::time::sleep(PACE).await;
         }
@@ -158,7 +159,7 @@ impl<S: Source> Hub<S> {
     /// Everything, when that was, and how long it took.
     fn look(&self) -> (Vec<S::Item>, Instant, Duration) {
         let begun = Instant::now();
-        let all = self.source.all();
+        let all = aside(|| self.source.all());
         (all, Instant::now(), begun.elapsed())
     }
 
@@ -200,6 +201,15 @@ impl<S: Source> Hub<S> {
     fn close(&self) {
         self.source.end();
         *self.feed.lock() = None;
+    }
+}
+
+/// Does `work`, which takes long where there is much, so that no call waits for its thread meanwhile. A runtime of
+/// one thread, as tests and simulations have, does one thing after the other.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 

@@ -108,6 +108,22 @@ impl<S: Source> Watching<S> {
         Ok(Self { subscriber, view, epoch, sequence, part, ready, silent_since })
     }
 
+    /// A watch that tells nothing of what there is: it begins with [`Event::Synced`].
+    ///
+    /// # Errors
+    /// `Draining` while the server ends.
+    pub(crate) async fn begin_now(hub: &Arc<Hub<S>>, view: View<S::Item>) -> Result<Self, Refusal> {
+        let subscriber = hub.subscribe().await.ok_or(Error::Draining)?;
+        let now = hub.read(|feed| (feed.epoch(), feed.last()));
+        let (epoch, sequence) = now.ok_or(Error::Draining)?;
+        let (ready, silent_since) = (VecDeque::new(), Instant::now());
+        let part = Part::Live;
+        let mut watching = Self { subscriber, view, epoch, sequence, part, ready, silent_since };
+        let token = watching.token(None);
+        watching.ready.push_back((Event::Synced, token));
+        Ok(watching)
+    }
+
     /// What comes next, and the token that goes on after it. `None`: the server ends.
     ///
     /// # Errors

@@ -114,6 +114,8 @@ fn pools_vms_consoles_and_events_are_shown() {
     keep(&browser, "pools-dark.png");
     browser.click("#tab-server");
     browser.until(&rows("memory"));
+    // What the doctor says of the machine.
+    browser.until(&rows("open-files"));
     keep(&browser, "server-dark.png");
     browser.click("#tab-templates");
     browser.until(&rows("READY"));

@@ -10,6 +10,7 @@ use crate::harness::{Server, named, server, server_with};
 use crate::security::site::{Site, Who};
 
 /// An answer.
+#[derive(Debug)]
 struct Answer {
     status: u16,
     head: String,
@@ -134,6 +135,25 @@ async fn what_there_is_is_shown() {
 }
 
 #[tokio::test]
+async fn what_the_doctor_found_is_shown_to_all_who_ask_meanwhile() {
+    let server = server().await;
+    let found = get(&server, "/page/doctor").await.json();
+    let checks = found["checks"].as_array().unwrap();
+    let names: Vec<_> = checks.iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["state", "runtime", "privileges", "open-files", "memory", "process"]);
+    assert!(checks.iter().all(|it| it["provider"].is_null()), "memory takes nothing: {found}");
+    assert!(checks.iter().all(|it| !it["message"].as_str().unwrap().is_empty()), "{found}");
+    let worst = ["fail", "warn", "ok"]
+        .into_iter()
+        .find(|outcome| checks.iter().any(|it| it["status"] == *outcome));
+    assert_eq!(found["status"], worst.unwrap());
+    // Nothing is looked at twice within its time: whoever asks gets what was found.
+    let again = futures_util::future::join_all((0..20).map(|_| get(&server, "/page/doctor"))).await;
+    assert!(again.iter().all(|it| it.json() == found), "{again:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn lists_are_cut_and_every_vm_is_in_one_part() {
     let full = |config: &mut Config| config.default_pool.depth = Some(450);
     let server = server_with(full).await;
@@ -168,7 +188,9 @@ async fn data_is_an_operators_where_callers_are_told_apart() {
     assert_eq!(about.json(), serde_json::json!({"needs_token": true}));
     assert_eq!(get(&site.server, "/").await.status, 200, "the page itself asks for the token");
     let console = format!("console?uid={}", vm.uid);
-    for what in ["pools", "vms", "templates", "node", "vm?uid=x", "events", "nothing", &console] {
+    for what in
+        ["pools", "vms", "templates", "node", "vm?uid=x", "events", "doctor", "nothing", &console]
+    {
         for who in Who::EVERYBODY.into_iter().filter(|who| *who != Who::Root) {
             let token = who.token().map(|it| format!("Authorization: Bearer {it}\r\n"));
             let lines = format!("Host: 127.0.0.1\r\n{}", token.unwrap_or_default());
@@ -186,12 +208,16 @@ async fn data_is_an_operators_where_callers_are_told_apart() {
     let seen = ask(&site.server, "GET /page/vms?find=bobs", root).await.json();
     assert_eq!(seen["items"][0]["uid"], vm.uid);
     assert_eq!(ask(&site.server, &format!("GET /page/{console}"), root).await.status, 200);
+    let absent = "GET /page/console?uid=0f8fad5b-d9cb-469f-a165-70867728950e";
+    assert_eq!(ask(&site.server, absent, root).await.status, 404);
     site.server.stop().await;
     let kept = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
     let kept = kept.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let of = kept.filter(|line| line["method"] == "page/console").collect::<Vec<_>>();
-    assert_eq!(of.len(), 1, "{of:?}");
+    assert_eq!(of.len(), 2, "{of:?}");
     assert_eq!((&of[0]["who"], &of[0]["uid"]), (&"root".into(), &vm.uid.as_str().into()));
+    let results = of.iter().map(|line| line["result"].as_str().unwrap()).collect::<Vec<_>>();
+    assert_eq!(results, ["OK", "NotFound"], "what could not be read says why");
 }
 
 #[tokio::test]

@@ -1,0 +1,123 @@
+//! What the doctor says of the machine that the server runs on, for its providers and its directories.
+//!
+//! A look runs programs and may take seconds, so it is on a thread of its own, one at a time whoever asks, and
+//! what it found is shown to everybody for [`FRESH`]. A look that nobody waits for any more still ends, and is kept.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hearth_pool::tasks::TaskGroup;
+use hearth_providers::directory::Paths;
+use hearth_providers::env::Env;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::doctor::{Check, Outcome, Subject, look_at_machine, look_at_provider, worst};
+
+/// How long what was found is shown.
+pub(super) const FRESH: Duration = Duration::from_secs(60);
+/// How long who asks waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub(crate) struct Doctor {
+    patients: Patients,
+    env: Arc<dyn Env>,
+    tasks: TaskGroup,
+    last: Mutex<Option<(Instant, Arc<Report>)>>,
+    turn: Arc<Semaphore>,
+}
+
+/// What is looked at.
+struct Patients {
+    /// By the providers' names.
+    subjects: Vec<(String, Subject)>,
+    state: PathBuf,
+    runtime: PathBuf,
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    status: Outcome,
+    checks: Vec<Found>,
+    time: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Found {
+    /// Unset: it is of the machine, whatever the providers are.
+    provider: Option<String>,
+    #[serde(flatten)]
+    check: Check,
+}
+
+impl Doctor {
+    /// Of the server that `config` is of, whose directories are `paths`.
+    pub(crate) fn new(
+        config: &Config,
+        paths: &Paths,
+        env: Arc<dyn Env>,
+        tasks: TaskGroup,
+    ) -> Arc<Self> {
+        let subject = |(name, it): (&String, &crate::config::ProviderConfig)| {
+            let jailer = it.jailer.as_ref();
+            let jailer = jailer.map(|it| it.binary.clone().unwrap_or_else(|| "jailer".into()));
+            let (binary, socket) = (it.binary.clone(), it.socket.clone());
+            (name.clone(), Subject { kind: it.kind.into(), binary, socket, jailer })
+        };
+        let patients = Patients {
+            subjects: config.providers.iter().map(subject).collect(),
+            state: paths.state.clone(),
+            runtime: paths.runtime.clone(),
+        };
+        let (last, turn) = (Mutex::new(None), Arc::new(Semaphore::new(1)));
+        Arc::new(Self { patients, env, tasks, last, turn })
+    }
+
+    /// What it says, no older than [`FRESH`]; `None` when it takes longer than one waits for it.
+    ///
+    /// # Cancel safety
+    /// A look that was begun goes on, and is shown to who asks next.
+    pub(super) async fn ask(self: &Arc<Self>) -> Option<Arc<Report>> {
+        tokio::time::timeout(PATIENCE, self.look()).await.ok()?
+    }
+
+    async fn look(self: &Arc<Self>) -> Option<Arc<Report>> {
+        // It is never closed.
+        let turn = Arc::clone(&self.turn).acquire_owned().await.ok()?;
+        let known = self.last.lock().clone();
+        if let Some((_, report)) = known.filter(|(at, _)| at.elapsed() < FRESH) {
+            return Some(report);
+        }
+        let (looked, waits) = tokio::sync::oneshot::channel();
+        let doctor = Arc::clone(self);
+        self.tasks.spawn_blocking(move || {
+            let _turn = turn;
+            let report = Arc::new(doctor.patients.look(doctor.env.now()));
+            *doctor.last.lock() = Some((Instant::now(), Arc::clone(&report)));
+            // Who asked may be gone.
+            let _ = looked.send(report);
+        });
+        waits.await.ok()
+    }
+}
+
+impl Patients {
+    fn look(&self, now: SystemTime) -> Report {
+        let jailed = self.subjects.iter().any(|(_, subject)| subject.jailer.is_some());
+        let machine = look_at_machine(Some(&self.state), Some(&self.runtime), jailed);
+        let of_machine = machine.into_iter().map(|check| Found { provider: None, check });
+        let of_providers = self.subjects.iter().flat_map(|(name, subject)| {
+            let found = look_at_provider(subject).into_iter();
+            found.map(|check| Found { provider: Some(name.clone()), check })
+        });
+        let checks: Vec<_> = of_machine.chain(of_providers).collect();
+        let status = worst(checks.iter().map(|found| &found.check));
+        Report { status, checks, time: prost_types::Timestamp::from(now).to_string() }
+    }
+}
