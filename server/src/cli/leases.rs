@@ -129,6 +129,9 @@ impl Acquire {
             validate_only: self.dry_run,
             ..v1::AcquireVmRequest::default()
         };
+        context.goes_on = Some(format!(
+            "a VM may have been taken: with --request-id {request_id} a second try gets it"
+        ));
         let (answer, held) = match self.hold {
             false => (context.client.acquire(request, context.timeout).await, None),
             true => match context.client.lease(request, context.timeout).await {
@@ -136,6 +139,7 @@ impl Acquire {
                 Err(error) => (Err(error.status), None),
             },
         };
+        context.goes_on = None;
         let answer = answer.map_err(|status| {
             let nothing_taken = hearth_proto::StatusDetails::of(&status).allocated == Some(false);
             let error = Error::from(status);

@@ -188,6 +188,17 @@ fn an_interrupt_says_what_goes_on() {
     let (code, shown) = screen.interrupt();
     assert_eq!(code, 130);
     assert!(plain(&shown).contains("it goes on: hearth operations wait operations/"), "{shown:?}");
+    // Nothing is warm, and nothing will be: the caller stands in line.
+    server.ok(&["pools", "create", "empty", "-t", "default", "--depth", "0"]);
+    let acquire = ["acquire", "--pool", "empty", "--overflow", "wait"];
+    let mut command = server.command(&acquire);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let waits = || server.json(&["pools", "get", "empty"])["status"]["waiting"] == 1;
+    assert!((0..600).any(|_| waits()), "it does not stand in line");
+    interrupt(&child);
+    let ended = Ended::from(child.wait_with_output().unwrap());
+    assert_eq!(ended.code, 130, "{ended:?}");
+    assert!(ended.err.contains("with --request-id"), "{ended:?}");
 }
 
 #[test]
