@@ -9,11 +9,11 @@ mod board;
 mod polled;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use serde::Serialize;
-use std::collections::BTreeMap;
 use tonic::Status;
 
 use super::error::{Error, Result, is_away};
