@@ -108,7 +108,7 @@ const PROVIDERS = [
   ["Cannot", (it) => it.cannot.join(", ")],
 ];
 const CHECKS = [
-  ["Check", (it) => it.provider ? `${it.provider}: ${it.name}` : it.name, "name"],
+  ["Check", (it) => it.provider ? `${it.provider}: ${it.name}` : it.name],
   ["Outcome", (it) => it.status, (it) => it.status === "fail" ? "bad" : it.status === "warn" ? "warn" : "good"],
   ["Found", (it) => it.message],
   ["What mends it", (it) => it.remedy],
