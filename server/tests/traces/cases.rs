@@ -226,7 +226,7 @@ async fn lines_of_the_log_have_the_call_and_its_trace() -> Outcome {
 
     // Spans are for who wants them: from the next line on.
     assert_eq!(first.get("span"), None);
-    let level = v1::SetLogLevelRequest { level: "debug".to_owned() };
+    let level = v1::SetLogLevelRequest { level: "debug".to_owned(), ..Default::default() };
     hearth.client.node.clone().set_log_level(level).await?;
     drain(false).await?;
     let drained = lines("whether a pool is kept empty")?;

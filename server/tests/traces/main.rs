@@ -4,6 +4,8 @@
 //! What was taken is printed as a tree: `make trace` shows it. Without QEMU its case is ignored with the
 //! reason; `HEARTH_REQUIRE=qemu` makes that a failure.
 
+#![allow(clippy::unwrap_used, reason = "a case fails by panicking")]
+
 mod bad_days;
 mod cases;
 mod collector;
