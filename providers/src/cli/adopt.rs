@@ -17,13 +17,25 @@ impl<T: Tool> CliBackend<T> {
         let led_to = record.led_to;
         let machine = Arc::new(Machine::new(place, record));
         let found = self.shared.find(&machine.name)?;
+        let adopted = self.stand_of(&machine, found.map(|seen| seen.stand), led_to)?;
+        // Watched from here on: before, the watch would say that what ended meanwhile ends now.
         self.shared.machines.insert(place.uid, Arc::downgrade(&machine));
+        Ok(adopted)
+    }
+
+    /// What becomes of a machine that hearth last led to `led_to`, and that is found so.
+    fn stand_of(
+        &self,
+        machine: &Arc<Machine>,
+        found: Option<Stand>,
+        led_to: VmStatus,
+    ) -> Result<Adopted<Arc<Machine>>> {
         let dead = |reason: &str| {
-            machine.report(self.shared.failure_of(&machine, reason));
+            machine.report(self.shared.failure_of(machine, reason));
             let failure = machine.failure();
-            Ok(Adopted { machine: Arc::clone(&machine), status: VmStatus::Failed, failure })
+            Ok(Adopted { machine: Arc::clone(machine), status: VmStatus::Failed, failure })
         };
-        let status = match (found.map(|seen| seen.stand), led_to) {
+        let status = match (found, led_to) {
             (None, _) => return dead("the machine was removed while hearth did not run"),
             (Some(Stand::Failed), _) => return dead("the tool says that the machine failed"),
             // A start may have been under way when hearth ended.
@@ -38,7 +50,7 @@ impl<T: Tool> CliBackend<T> {
             (Some(_), VmStatus::Created) => VmStatus::Created,
             (Some(_), _) => VmStatus::Stopped,
         };
-        Ok(Adopted { machine, status, failure: None })
+        Ok(Adopted { machine: Arc::clone(machine), status, failure: None })
     }
 
     /// Removes the machine of an instance that was never finished, if there is one.

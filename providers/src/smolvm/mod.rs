@@ -63,6 +63,10 @@ const EMPTY_TEMPORARY: &str =
     "cd /tmp && rm -rf ..?* .[!.]* *; cd /var/tmp && rm -rf ..?* .[!.]* *";
 /// How long that may take; a machine that hangs is stopped all the same.
 const EMPTYING_TIMEOUT: Duration = Duration::from_secs(10);
+/// What it says when another process opens its database for the first time: nothing was done yet.
+const NOT_OPEN: &str = "configure pragmas: database is locked";
+/// How often it is asked anew then, and after what pause.
+const OPENING: (usize, Duration) = (20, Duration::from_millis(50));
 /// How many lines of output a failure looks at.
 const LAST_LINES: &str = "40";
 
@@ -120,6 +124,17 @@ impl Smolvm {
     }
 
     fn ask(&self, what: &str, request: &Request<'_>) -> Result<Vec<u8>> {
+        let is_not_open = |error: &VmRuntimeError| {
+            let source = std::error::Error::source(error);
+            source.is_some_and(|source| source.to_string().contains(NOT_OPEN))
+        };
+        let (tries, pause) = OPENING;
+        for _ in 0..tries {
+            match self.runner.ask(what, request) {
+                Err(error) if is_not_open(&error) => std::thread::sleep(pause),
+                asked => return asked,
+            }
+        }
         self.runner.ask(what, request)
     }
 

@@ -22,6 +22,10 @@ pub(super) fn run(store: &Store, words: &[String]) -> Said {
     if fault == Some(Fault::DiskFull) {
         return Err("io error: No space left on device (os error 28)".to_owned());
     }
+    if fault == Some(Fault::NotOpen) {
+        store.forget_fault(words);
+        return Err("database operation failed: configure pragmas: database is locked".to_owned());
+    }
     let _lock = store.lock();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();

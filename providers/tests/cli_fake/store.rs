@@ -41,6 +41,8 @@ pub(crate) enum Fault {
     FailsAfterwards,
     /// It fails for want of space.
     DiskFull,
+    /// Its database is opened for the first time by another process, and this once it fails for that.
+    NotOpen,
 }
 
 /// A machine that is remembered.
@@ -115,6 +117,13 @@ impl Store {
     pub(super) fn fault(&self, words: &[String]) -> Option<Fault> {
         let key = words.iter().take(2).cloned().collect::<Vec<_>>().join(" ");
         self.settings().faults.get(&key).copied()
+    }
+
+    /// The next command of these words goes well.
+    pub(super) fn forget_fault(&self, words: &[String]) {
+        let mut settings = self.settings();
+        settings.faults.remove(&words.iter().take(2).cloned().collect::<Vec<_>>().join(" "));
+        self.set(&settings);
     }
 
     /// A machine by its name.

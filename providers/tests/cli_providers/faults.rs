@@ -16,6 +16,7 @@ pub(crate) const ALL: &[Case] = &[
     ("a_start_that_hangs_leaves_the_vm_created", a_start_that_hangs_leaves_the_vm_created),
     ("a_start_that_fails_leaves_the_vm_created", a_start_that_fails_leaves_the_vm_created),
     ("a_start_that_was_made_counts", a_start_that_was_made_counts),
+    ("a_database_that_is_being_made_is_waited_for", a_database_that_is_being_made_is_waited_for),
     ("a_vm_that_ends_at_once_is_failed", a_vm_that_ends_at_once_is_failed),
     ("a_create_that_fails_leaves_nothing", a_create_that_fails_leaves_nothing),
     ("a_full_disk_leaves_no_snapshot", a_full_disk_leaves_no_snapshot),
@@ -80,6 +81,18 @@ fn a_start_that_was_made_counts() {
     rig.fake.set(&with_fault("machine start", Fault::FailsAfterwards));
     rig.provider().start_vm(&id("vm")).unwrap();
     assert_eq!(rig.status("vm"), Some(VmStatus::Running));
+}
+
+fn a_database_that_is_being_made_is_waited_for() {
+    let rig = Rig::new();
+    let fails_once = |command| rig.fake.set(&with_fault(command, Fault::NotOpen));
+    fails_once("machine create");
+    rig.create("vm");
+    fails_once("machine start");
+    rig.provider().start_vm(&id("vm")).unwrap();
+    fails_once("machine ls");
+    let probe = hearth_providers::provider::Probe::Alive;
+    rig.provider().probe(&id("vm"), probe, Duration::from_secs(30)).unwrap();
 }
 
 fn a_vm_that_ends_at_once_is_failed() {

@@ -130,7 +130,8 @@ fn what_ended_meanwhile_is_failed() {
     for (name, reason) in [("ended", "ended while hearth"), ("removed", "was removed while")] {
         let vm = rig.provider().get_vm(&id(name)).unwrap();
         assert_eq!(vm.status, VmStatus::Failed);
-        assert!(vm.failure.unwrap().reason.contains(reason));
+        let failure = vm.failure.unwrap();
+        assert!(failure.reason.contains(reason), "{failure:?}");
         rig.provider().destroy_vm(&id(name)).unwrap();
     }
     assert_eq!(rig.fake.machines(), []);
