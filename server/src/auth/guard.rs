@@ -102,6 +102,7 @@ impl Guard {
         request: &mut http::Request<B>,
     ) -> Result<(), Denial> {
         let peer = request.extensions().get::<Arc<Peer>>();
+        peer.iter().for_each(|peer| peer.has_called());
         let caller = match (request.extensions().get::<Caller>(), &self.identities) {
             (Some(caller), _) => caller.clone(),
             // Everybody is an operator, and services know that by themselves.

@@ -3,13 +3,15 @@
 //! its certificate was checked with other authorities than now, or when its calls are worth
 //! nothing.
 //!
-//! A connection on which much comes is read in turns, so that a flood on one is no silence on the others.
+//! A connection on which much comes is read in turns ([`super::turn`]), so that a flood on one is no
+//! silence on the others.
+//!
 //! All that is looked at on a clock while nothing is there to be read; what is read costs a comparison.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,14 +22,12 @@ use tonic::transport::server::Connected;
 
 use super::peer::Peer;
 use super::seats::Seat;
+use super::turn::Turns;
 use crate::config::Grpc;
 use crate::tls::Tls;
 
 /// The first words of a client: HTTP/2's preface, and the head of its settings.
 const FIRST_WORDS: usize = 24 + 9;
-/// Bytes that are read of one connection before others have their turn: what comes in a flood is
-/// taken in small pieces, each of which is some calls.
-const TURN_BYTES: usize = 8 * 1024;
 /// The longest time between two looks.
 const LONGEST_LOOK: Duration = Duration::from_secs(15);
 
@@ -72,12 +72,11 @@ pub(crate) struct Conversation {
     began: Instant,
     /// Of its first words, those that have not come.
     missing: usize,
-    /// Bytes that were read in this turn.
-    in_turn: usize,
+    turns: Turns,
     look: Pin<Box<Sleep>>,
     /// How many calls had been begun at a look, and when that was first seen.
     quiet: (u64, Instant),
-    _seat: Seat,
+    seat: Seat,
 }
 
 impl Conversation {
@@ -92,7 +91,7 @@ impl Conversation {
         let look = Box::pin(tokio::time::sleep(patience.first_words));
         let quiet = (0, began);
         let missing = FIRST_WORDS;
-        Self { line, peer, tls, patience, began, missing, in_turn: 0, look, quiet, _seat: seat }
+        Self { line, peer, tls, patience, began, missing, turns: Turns::new(), look, quiet, seat }
     }
 
     /// Why it is closed now, if it is.
@@ -144,16 +143,22 @@ impl AsyncRead for Conversation {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let Self { turns, peer, seat, .. } = &mut *self;
+        let left = ready!(turns.poll_left(cx, peer, seat.pace()));
         if self.peer.is_expelled() {
             return Poll::Ready(Err(self.close("its calls are worth nothing")));
         }
-        if self.in_turn >= TURN_BYTES {
-            self.in_turn = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         let before = buffer.filled().len();
-        let polled = on_line!(self.as_mut(), stream => Pin::new(stream).poll_read(cx, buffer));
+        let polled = if left < buffer.remaining() {
+            let mut piece = ReadBuf::new(buffer.initialize_unfilled_to(left));
+            let polled =
+                on_line!(self.as_mut(), stream => Pin::new(stream).poll_read(cx, &mut piece));
+            let read = piece.filled().len();
+            buffer.advance(read);
+            polled
+        } else {
+            on_line!(self.as_mut(), stream => Pin::new(stream).poll_read(cx, buffer))
+        };
         if polled.is_ready() {
             let read = buffer.filled().len() - before;
             if read == 0 {
@@ -161,10 +166,10 @@ impl AsyncRead for Conversation {
                 self.peer.has_gone();
             }
             self.missing = self.missing.saturating_sub(read);
-            self.in_turn += read;
+            self.turns.took(read);
             return polled;
         }
-        self.in_turn = 0;
+        self.turns.is_over();
         while self.look.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             if let Some(why) = self.verdict(now) {
@@ -213,11 +218,16 @@ impl AsyncWrite for Conversation {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use hearth_pool::bucket::Rate;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tonic::body::Body;
+    use tonic::service::Routes;
 
     use super::super::peer::Address;
     use super::super::seats::Seats;
+    use super::super::turn::SMALL;
     use super::*;
 
     const PATIENCE: Patience = Patience {
@@ -306,39 +316,49 @@ mod tests {
         assert!(!peer.is_expelled(), "four of them count, of five");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_flood_is_read_in_turns() {
-        let mut both = both(&[1; 3 * TURN_BYTES]).await;
-        let Line::Local(stream) = &both.conversation.line else { panic!("it is a socket") };
-        stream.readable().await.unwrap();
-        let mut read = 0;
-        let turns = turns_of(&mut both.conversation, &mut read);
-        assert_eq!(turns[..3], [TURN_BYTES; 3], "{turns:?}");
-        assert_eq!(read, 3 * TURN_BYTES);
-        drop(both.client);
+    /// The headers of `count` calls, which end with them, and what comes before them on a connection.
+    fn calls(count: u32) -> Vec<u8> {
+        // POST, http and / of the static table, an authority, and a content type by its name there.
+        let block = [&[0x83, 0x86, 0x84, 0x01, 1, b'x', 0x0f, 0x10, 16][..], b"application/grpc"];
+        let block = block.concat();
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        for number in 0..count {
+            bytes.extend([0, 0, u8::try_from(block.len()).unwrap(), 1, 0x5]);
+            bytes.extend((2 * number + 1).to_be_bytes());
+            bytes.extend(&block);
+        }
+        bytes
     }
 
-    /// Reads until nothing is there; answers how much each turn had.
-    fn turns_of(conversation: &mut Conversation, read: &mut usize) -> Vec<usize> {
-        let mut turns = vec![0];
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        let mut pauses = 0;
-        while pauses < 2 {
-            let mut bytes = [0; 1024];
-            let mut buffer = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut *conversation).poll_read(&mut context, &mut buffer) {
-                Poll::Ready(read_now) => {
-                    read_now.unwrap();
-                    pauses = 0;
-                    *read += buffer.filled().len();
-                    *turns.last_mut().unwrap() += buffer.filled().len();
-                }
-                Poll::Pending => {
-                    pauses += 1;
-                    turns.push(0);
-                }
+    #[tokio::test]
+    async fn a_flood_begins_few_calls_before_others_have_their_turn() {
+        const CALLS: u32 = 1000;
+        let each = calls(2).len() - calls(1).len();
+        let Both { conversation, client, .. } = both(&calls(CALLS)).await;
+        let begun = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&begun);
+        let count = tower::util::MapRequestLayer::new(move |request: http::Request<Body>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            if let Some(peer) = request.extensions().get::<Arc<Peer>>() {
+                peer.has_called();
             }
-        }
-        turns
+            request
+        });
+        let incoming = tokio_stream::once(Ok::<_, io::Error>(conversation));
+        let mut server = tonic::transport::Server::builder().layer(count);
+        let serving = server.add_routes(Routes::default()).serve_with_incoming(incoming);
+        let mut turns = Vec::new();
+        let others = async {
+            while begun.load(Ordering::Relaxed) < CALLS {
+                let before = begun.load(Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                turns.push(begun.load(Ordering::Relaxed) - before);
+            }
+            drop(client);
+        };
+        let ((), served) = futures_util::future::join(others, serving).await;
+        served.unwrap();
+        let most = u32::try_from(SMALL / each).unwrap() + 1;
+        assert!(turns.iter().all(|it| *it <= most), "{most} in one turn: {turns:?}");
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod doors;
 pub(crate) mod peer;
 mod seats;
 pub(crate) mod socket;
+mod turn;
 
 use std::future::Future;
 use std::sync::Arc;

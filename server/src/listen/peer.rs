@@ -39,7 +39,9 @@ pub(crate) struct Peer {
     /// Which authorities its certificate was checked with.
     pub(crate) authorities: u64,
     calls: AtomicUsize,
+    made: AtomicU64,
     begun: AtomicU64,
+    wasted: AtomicU64,
     failures: AtomicU64,
     conduct: Arc<Conduct>,
     is_expelled: AtomicBool,
@@ -54,19 +56,27 @@ impl Peer {
         authorities: u64,
         conduct: Arc<Conduct>,
     ) -> Arc<Self> {
-        let (calls, begun, failures, is_expelled, is_gone) = Default::default();
+        let (made, calls, begun, wasted, failures) = Default::default();
+        let (is_expelled, is_gone) = Default::default();
         let peer = Self {
             address,
             names,
             authorities,
+            made,
             calls,
             begun,
+            wasted,
             failures,
             conduct,
             is_expelled,
             is_gone,
         };
         Arc::new(peer)
+    }
+
+    /// It makes a call, of which it is not known yet whether it may.
+    pub(crate) fn has_called(&self) {
+        self.made.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A call has begun.
@@ -102,6 +112,7 @@ impl Peer {
 
     /// A call was worth nothing to anybody.
     pub(crate) fn has_wasted(&self) {
+        self.wasted.fetch_add(1, Ordering::Relaxed);
         if self.conduct.wasted() {
             self.is_expelled.store(true, Ordering::Relaxed);
         }
@@ -110,6 +121,16 @@ impl Peer {
     /// Calls under way.
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Calls that it ever made, be they begun or not.
+    pub(super) fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    /// Of these, those that were worth nothing.
+    pub(super) fn wasted(&self) -> u64 {
+        self.wasted.load(Ordering::Relaxed)
     }
 
     /// Calls that were ever begun.

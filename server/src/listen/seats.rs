@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::conduct::Conduct;
 use super::peer::Address;
+use super::turn::Pace;
 
 /// Peers without a connection that are remembered, before those that need not be are forgotten.
 const SWEEP_AT: usize = 1024;
@@ -18,6 +19,7 @@ pub(crate) struct Seats {
     total: usize,
     per_peer: usize,
     wasted_rate: Rate,
+    pace: Pace,
     taken: Mutex<Taken>,
 }
 
@@ -47,7 +49,8 @@ pub(crate) enum Full {
 impl Seats {
     /// So many, and so many of them for one peer, which may waste calls at this rate.
     pub(crate) fn new(total: usize, per_peer: usize, wasted_rate: Rate) -> Arc<Self> {
-        Arc::new(Self { total, per_peer, wasted_rate, taken: Mutex::default() })
+        let (pace, taken) = Default::default();
+        Arc::new(Self { total, per_peer, wasted_rate, pace, taken })
     }
 
     /// A seat for a connection from `address`.
@@ -82,6 +85,13 @@ pub(crate) struct Seat {
     address: Address,
     /// That of everybody at its address.
     pub(crate) conduct: Arc<Conduct>,
+}
+
+impl Seat {
+    /// When those are read who waste calls.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.seats.pace
+    }
 }
 
 impl Drop for Seat {
