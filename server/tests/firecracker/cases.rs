@@ -1,8 +1,6 @@
 //! What must hold of VMs of Firecracker, seen from outside.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::process::Command;
 
 use hearth_proto::v1::acquire_vm_response::Source;
@@ -16,22 +14,7 @@ use crate::frozen::{
 };
 use crate::hearth::{Answer, Outcome, kill, request};
 use crate::rig::{Rig, ask, pings, settle};
-
-pub(crate) type Run = fn() -> Pin<Box<dyn Future<Output = Outcome>>>;
-
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) needs_root: bool,
-    pub(crate) run: Run,
-}
-
-macro_rules! cases {
-    ($($root:literal $name:ident),* $(,)?) => {
-        pub(crate) fn all() -> Vec<Case> {
-            vec![$(Case { name: stringify!($name), needs_root: $root, run: || Box::pin($name()) }),*]
-        }
-    };
-}
+use crate::running::cases;
 
 cases! {
     false a_warm_handoff_touches_neither_firecracker_nor_the_guest,

@@ -18,8 +18,9 @@ use hearth_proto::v1::vm::State;
 use hearth_providers::env::{Env as _, SystemEnv};
 use hearth_providers::{Uid, VmId};
 
-use crate::cases::{cases, settle};
+use crate::cases::settle;
 use crate::hearth::{Answer, Host, Outcome, request};
+use crate::running::cases;
 
 cases! {
     true a_start_finds_a_thousand_stand_ins_and_fifty_qemus,

@@ -1,8 +1,6 @@
 //! What must hold when processes die.
 
 use std::collections::{HashMap, HashSet};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use hearth_proto::v1::acquire_vm_response::Source;
@@ -11,23 +9,7 @@ use hearth_proto::v1::{AcquireVmRequest, Vm, endpoint};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::hearth::{Answer, Hearth, Host, Outcome, kill, request};
-
-pub(crate) type Run = fn() -> Pin<Box<dyn Future<Output = Outcome>>>;
-
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) needs_qemu: bool,
-    pub(crate) run: Run,
-}
-
-macro_rules! cases {
-    ($($qemu:literal $name:ident),* $(,)?) => {
-        pub(crate) fn all() -> Vec<$crate::cases::Case> {
-            vec![$($crate::cases::Case { name: stringify!($name), needs_qemu: $qemu, run: || Box::pin($name()) }),*]
-        }
-    };
-}
-pub(crate) use cases;
+use crate::running::cases;
 
 cases! {
     true a_killed_warm_vmm_is_never_handed_out_and_is_replaced,

@@ -9,8 +9,9 @@ use std::process::{Child, Command, Stdio};
 
 use hearth_providers::env::{Env as _, SystemEnv};
 
-use crate::cases::{cases, settle};
+use crate::cases::settle;
 use crate::hearth::{Answer, Host, Outcome};
+use crate::running::cases;
 
 cases! {
     true orphans_of_every_kind_are_reaped_and_counted_and_strangers_stay,

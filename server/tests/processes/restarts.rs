@@ -11,8 +11,9 @@ use hearth_proto::v1::{GetTemplateRequest, Vm, endpoint, template};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
-use crate::cases::{cases, pid, settle};
+use crate::cases::{pid, settle};
 use crate::hearth::{Answer, Host, Outcome, kill, request};
+use crate::running::cases;
 
 cases! {
     true a_new_program_takes_over_and_guests_notice_nothing,

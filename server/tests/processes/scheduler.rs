@@ -6,8 +6,8 @@ use hearth_proto::v1::ExplainPoolRequest;
 use hearth_proto::v1::acquire_vm_response::Source;
 use hearth_proto::v1::vm::State;
 
-use crate::cases::cases;
 use crate::hearth::{Host, Outcome, request};
+use crate::running::cases;
 
 const DEPTH: usize = 8;
 const BURST: usize = 32;

@@ -5,8 +5,8 @@ use std::os::unix::fs::chown;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use crate::cases::cases;
 use crate::hearth::{Answer, Host, Outcome, request};
+use crate::running::cases;
 
 cases! {
     true a_user_without_capabilities_serves_virtual_machines,

@@ -2,9 +2,10 @@
 
 use tokio::net::TcpListener;
 
-use crate::cases::{cases, from};
+use crate::cases::from;
 use crate::collector::Collector;
 use crate::hearth::{Hearth, Host, Outcome};
+use crate::running::cases;
 
 cases! {
     false a_collector_that_is_not_there_costs_spans_alone,

@@ -1,8 +1,8 @@
 //! What a trace has.
 
-use std::future::Future;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::pin::Pin;
 
 use hearth_proto::v1::pool::{Overflow, WarmState};
 use hearth_proto::v1::{self, AcquireVmRequest, AcquireVmResponse};
@@ -11,24 +11,8 @@ use hearth_server::auth::token::TokenHash;
 
 use crate::collector::Collector;
 use crate::hearth::{Answer, Hearth, Host, Outcome};
+use crate::running::cases;
 use crate::tree::Tree;
-
-pub(crate) type Run = fn() -> Pin<Box<dyn Future<Output = Outcome>>>;
-
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) needs_qemu: bool,
-    pub(crate) run: Run,
-}
-
-macro_rules! cases {
-    ($($qemu:literal $name:ident),* $(,)?) => {
-        pub(crate) fn all() -> Vec<$crate::cases::Case> {
-            vec![$($crate::cases::Case { name: stringify!($name), needs_qemu: $qemu, run: || Box::pin($name()) }),*]
-        }
-    };
-}
-pub(crate) use cases;
 
 cases! {
     false an_acquire_is_one_tree_of_its_callers_trace,
@@ -247,6 +231,7 @@ async fn no_token_is_in_a_span_or_the_log() -> Outcome {
         );
         std::fs::write(&identities, who)?;
         std::fs::write(&headers, format!("authorization: Bearer {COLLECTORS}\n"))?;
+        std::fs::set_permissions(&headers, Permissions::from_mode(0o600))?;
         let (telemetry, headers) = (collector.settings(), headers.display());
         let auth = format!("[auth]\nfile = \"{}\"\n", identities.display());
         Ok(format!("log_level = \"debug\"\n{auth}{telemetry}headers_file = \"{headers}\"\n"))
