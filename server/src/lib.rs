@@ -27,6 +27,7 @@ mod layers;
 mod listen;
 mod metrics;
 mod notify;
+pub mod own_file;
 mod page;
 mod paging;
 pub mod privileges;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hearth_proto::Credentials;
+use hearth_server::own_file::{SECRET, must_be_own};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -278,7 +279,7 @@ impl Settings {
         };
         let secret = |what: &str, file: &Found<PathBuf>| {
             if matches!(file.origin, Origin::File(_)) {
-                file::must_be_own(&file.value, 0o077)?;
+                must_be_own(&file.value, SECRET).map_err(Error::Usage)?;
             }
             read(what, file)
         };

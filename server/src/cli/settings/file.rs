@@ -1,9 +1,9 @@
 //! `client.toml`: the servers that a user's commands go to.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use hearth_server::own_file::must_be_own;
 use serde::Deserialize;
 
 use crate::cli::error::{Error, Result};
@@ -33,7 +33,7 @@ impl File {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let wrong = |why: String| Error::Usage(format!("{}: {why}", path.display()));
         // Who changes it has commands, and what they send, go elsewhere.
-        must_be_own(path, 0o002)?;
+        must_be_own(path, 0o002).map_err(Error::Usage)?;
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         Self::parse(&text).map_err(wrong)
     }
@@ -55,25 +55,4 @@ pub(super) fn usual_path() -> Option<PathBuf> {
     let config =
         variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config")));
     config.map(|config| config.join("hearth/client.toml"))
-}
-
-/// Refuses a file that others may use as `refused` says, in bits of its mode.
-///
-/// # Errors
-/// [`Error::Usage`] with what mends it.
-pub(super) fn must_be_own(path: &Path, refused: u32) -> Result<()> {
-    let shown = path.display();
-    let about =
-        std::fs::metadata(path).map_err(|error| Error::Usage(format!("{shown}: {error}")))?;
-    let mode = about.permissions().mode() & 0o7777;
-    match mode & refused {
-        0 => Ok(()),
-        _ => {
-            let what = if refused & 0o044 == 0 { "change" } else { "read" };
-            let mended = mode & !refused;
-            Err(Error::Usage(format!(
-                "{shown}: others may {what} it (mode {mode:03o}): chmod {mended:03o} {shown}"
-            )))
-        }
-    }
 }

@@ -99,25 +99,3 @@ fn a_token_is_shown_nowhere() {
     assert!(!format!("{with:?}").contains("hunter2"));
     assert_eq!(with.credentials().unwrap().token.unwrap().as_str(), "hunter2");
 }
-
-#[test]
-fn a_secret_that_others_may_read_is_refused_with_what_mends_it() {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("token");
-    std::fs::write(&path, "t").unwrap();
-    for (mode, refused, wanted) in [
-        (0o640, 0o077, Some("others may read it (mode 640): chmod 600")),
-        (0o600, 0o077, None),
-        (0o646, 0o002, Some("others may change it (mode 646): chmod 644")),
-        (0o664, 0o002, None),
-    ] {
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        match (file::must_be_own(&path, refused), wanted) {
-            (Ok(()), None) => {}
-            (Err(Error::Usage(why)), Some(wanted)) => assert!(why.contains(wanted), "{why}"),
-            (result, _) => panic!("{mode:o}: {result:?}"),
-        }
-    }
-}
