@@ -17,6 +17,8 @@ use super::watch;
 
 /// How long one question about an operation waits for its end: how often its progress is seen.
 const STEP: Duration = Duration::from_millis(500);
+/// How long a server may not answer, as while it starts anew, before the command gives up.
+const MOST_AWAY: Duration = Duration::from_secs(30);
 /// Shortest time between two questions, for a server that answers early.
 const PACE: Duration = Duration::from_millis(100);
 
@@ -100,11 +102,12 @@ impl Command {
     }
 }
 
-/// Waits until `operation` is done and shows meanwhile how far it is; also while the server is away, which an
-/// operation outlives.
+/// Waits until `operation` is done and shows meanwhile how far it is; also while the server is away for a
+/// little, which an operation outlives.
 ///
 /// # Errors
-/// The operation's own; [`Error::TimedOut`] when the caller's time is up, while the operation goes on.
+/// The operation's own; [`Error::TimedOut`] when the caller's time is up, or the server is away for long, while the
+/// operation goes on.
 pub(crate) async fn finish(
     context: &mut Context,
     mut operation: wire::Operation,
@@ -113,6 +116,7 @@ pub(crate) async fn finish(
     let mut progress = Progress::begin(context.quiet);
     let goes_on = format!("it goes on: hearth operations wait {}", operation.name);
     context.goes_on = Some(goes_on.clone());
+    let mut away_since = None;
     loop {
         let is = metadata(&operation);
         if !is.stage.is_empty() {
@@ -139,8 +143,13 @@ pub(crate) async fn finish(
             timeout: Some(duration_to_wire(STEP.min(deadline - asked))),
         };
         match context.client.operations.wait_operation(request).await {
-            Ok(answer) => operation = answer.into_inner(),
+            Ok(answer) => (operation, away_since) = (answer.into_inner(), None),
             Err(status) if is_away(&status) => {
+                if *away_since.get_or_insert(asked) + MOST_AWAY <= asked {
+                    let (why, after) = (status.message(), short_duration(MOST_AWAY));
+                    let why = format!("the server has not answered for {after} ({why}); {goes_on}");
+                    return Err(Error::TimedOut(why));
+                }
                 let what = "the server does not answer, and is asked again";
                 progress.show(&operation.name, Share { done: 0, of: 100 }, what);
             }
@@ -149,5 +158,40 @@ pub(crate) async fn finish(
         if !operation.done {
             tokio::time::sleep_until(asked + PACE).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use hearth_proto::{ClientOptions, Credentials, HearthClient};
+
+    use super::super::output::Format;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_stays_away_is_not_waited_for_until_the_timeout() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let options = ClientOptions {
+            connect_timeout: HOUR,
+            request_timeout: HOUR,
+            ..ClientOptions::default()
+        };
+        let nowhere = tempfile::tempdir().unwrap();
+        let address = format!("unix:{}", nowhere.path().join("socket").display());
+        let client =
+            HearthClient::connect_lazy_as(&address, options, &Credentials::default()).unwrap();
+        let (format, directory, goes_on) = (Format::default(), PathBuf::new(), None);
+        let (timeout, wait, quiet) = (HOUR, HOUR, true);
+        let mut context = Context { client, format, timeout, wait, directory, quiet, goes_on };
+        let begun = Instant::now();
+        let operation = wire::Operation { name: "operations/o".to_owned(), ..Default::default() };
+        let error = finish(&mut context, operation).await.unwrap_err();
+        assert_eq!(error.exit_code(), 4, "{error:?}");
+        let Error::TimedOut(why) = error else { panic!("{error:?}") };
+        assert!(why.contains("has not answered for 30s"), "{why}");
+        assert!(why.contains("hearth operations wait operations/o"), "{why}");
+        assert!(begun.elapsed() < 2 * MOST_AWAY, "{:?}", begun.elapsed());
     }
 }
