@@ -4,11 +4,15 @@
 //! nothing is made by it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use hearth_providers::cli::{CliConfig, Tool};
 
 use super::Check;
 use super::facts::said;
+
+/// How long a tool may take to answer; then it is killed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the tool says of itself and of its machines. `found` is the tool, or why there is none.
 fn tool<T: Tool>(
@@ -83,7 +87,8 @@ pub(super) fn apple_container(binary: Option<&Path>) -> Vec<Check> {
 }
 
 fn named(config: CliConfig, binary: Option<&Path>) -> CliConfig {
-    CliConfig { binary: binary.map_or_else(|| config.binary.clone(), Path::to_owned), ..config }
+    let binary = binary.map_or_else(|| config.binary.clone(), Path::to_owned);
+    CliConfig { binary, command_timeout: config.command_timeout.min(PATIENCE), ..config }
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub(crate) struct Doctor {
     tasks: TaskGroup,
     last: Mutex<Option<(Instant, Arc<Report>)>>,
     turn: Arc<Semaphore>,
+    patience: Duration,
 }
 
 /// What is looked at.
@@ -76,7 +77,7 @@ impl Doctor {
             runtime: paths.runtime.clone(),
         };
         let (last, turn) = (Mutex::new(None), Arc::new(Semaphore::new(1)));
-        Arc::new(Self { patients, env, tasks, last, turn })
+        Arc::new(Self { patients, env, tasks, last, turn, patience: PATIENCE })
     }
 
     /// What it says, no older than [`FRESH`]; `None` when it takes longer than one waits for it.
@@ -84,7 +85,7 @@ impl Doctor {
     /// # Cancel safety
     /// A look that was begun goes on, and is shown to who asks next.
     pub(super) async fn ask(self: &Arc<Self>) -> Option<Arc<Report>> {
-        tokio::time::timeout(PATIENCE, self.look()).await.ok()?
+        tokio::time::timeout(self.patience, self.look()).await.ok()?
     }
 
     async fn look(self: &Arc<Self>) -> Option<Arc<Report>> {
@@ -119,5 +120,48 @@ impl Patients {
         let checks: Vec<_> = of_machine.chain(of_providers).collect();
         let status = worst(checks.iter().map(|found| &found.check));
         Report { status, checks, time: prost_types::Timestamp::from(now).to_string() }
+    }
+}
+
+#[cfg(all(test, target_os = "linux", feature = "smolvm"))]
+mod tests {
+    use hearth_providers::env::SystemEnv;
+
+    use super::*;
+    use crate::config::ProviderKind;
+
+    #[tokio::test]
+    async fn a_program_that_hangs_is_killed_and_who_asks_is_told_in_the_meantime() {
+        let directory = tempfile::tempdir().unwrap();
+        let (program, pid) = (directory.path().join("smolvm"), directory.path().join("pid"));
+        let script = format!("#!/bin/sh\necho $$ > {}\nexec sleep 1000\n", pid.display());
+        // By a process of its own: what is open for writing in this one may be so in a child, too, and is not run.
+        let write = "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"";
+        let mut shell = std::process::Command::new("sh");
+        let shell = shell.args(["-c", write, "sh"]).arg(&program).arg(script);
+        assert!(shell.status().unwrap().success());
+        let kind = ProviderKind::Smolvm.into();
+        let subject = Subject { kind, binary: Some(program), socket: None, jailer: None };
+        let patients = Patients {
+            subjects: vec![("hangs".to_owned(), subject)],
+            state: directory.path().to_owned(),
+            runtime: directory.path().to_owned(),
+        };
+        let (env, tasks, last) = (Arc::new(SystemEnv), TaskGroup::new(), Mutex::new(None));
+        let (turn, patience) = (Arc::new(Semaphore::new(1)), Duration::from_millis(100));
+        let doctor = Arc::new(Doctor { patients, env, tasks, last, turn, patience });
+        assert!(doctor.ask().await.is_none(), "it takes longer than one waits");
+        let report = loop {
+            if let Some(report) = doctor.ask().await {
+                break report;
+            }
+        };
+        let of_tool = |found: &&Found| found.provider.as_deref() == Some("hangs");
+        let found = report.checks.iter().find(of_tool).unwrap();
+        assert_eq!(found.check.status, Outcome::Fail, "{found:?}");
+        let pid = std::fs::read_to_string(&pid).unwrap();
+        let alive = std::path::Path::new("/proc").join(pid.trim());
+        assert!(!alive.exists(), "{found:?} is killed and waited for");
+        assert_eq!(doctor.turn.available_permits(), 1);
     }
 }
