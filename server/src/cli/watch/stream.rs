@@ -38,45 +38,33 @@ pub(crate) trait Watched: Show + Sized {
     fn read(answer: Self::Answer) -> (String, Option<Self>, String);
 }
 
-impl Watched for Vm {
-    type Answer = v1::WatchVmsResponse;
-    const KIND: &'static str = "vm";
+/// What the server tells of by one stream of its own: both are of one shape.
+macro_rules! watched {
+    ($resource:ty: $kind:ident, $service:ident.$call:ident, $request:ident, $answer:ident, $events:ident) => {
+        impl Watched for $resource {
+            type Answer = v1::$answer;
+            const KIND: &'static str = stringify!($kind);
 
-    async fn open(
-        client: &mut HearthClient,
-        filter: &str,
-        resume_token: &str,
-    ) -> Result<Streaming<Self::Answer>, Status> {
-        let (filter, resume_token) = (filter.to_owned(), resume_token.to_owned());
-        let request = v1::WatchVmsRequest { filter, resume_token };
-        Ok(client.vms.watch_vms(request).await?.into_inner())
-    }
+            async fn open(
+                client: &mut HearthClient,
+                filter: &str,
+                resume_token: &str,
+            ) -> Result<Streaming<Self::Answer>, Status> {
+                let (filter, resume_token) = (filter.to_owned(), resume_token.to_owned());
+                let request = v1::$request { filter, resume_token };
+                Ok(client.$service.$call(request).await?.into_inner())
+            }
 
-    fn read(it: Self::Answer) -> (String, Option<Self>, String) {
-        let name = v1::watch_vms_response::Type::as_str_name;
-        (value_name(it.r#type, name, "TYPE_"), it.vm.map(Self::from), it.resume_token)
-    }
+            fn read(it: Self::Answer) -> (String, Option<Self>, String) {
+                let name = v1::$events::Type::as_str_name;
+                (value_name(it.r#type, name, "TYPE_"), it.$kind.map(Self::from), it.resume_token)
+            }
+        }
+    };
 }
 
-impl Watched for Pool {
-    type Answer = v1::WatchPoolsResponse;
-    const KIND: &'static str = "pool";
-
-    async fn open(
-        client: &mut HearthClient,
-        filter: &str,
-        resume_token: &str,
-    ) -> Result<Streaming<Self::Answer>, Status> {
-        let (filter, resume_token) = (filter.to_owned(), resume_token.to_owned());
-        let request = v1::WatchPoolsRequest { filter, resume_token };
-        Ok(client.pools.watch_pools(request).await?.into_inner())
-    }
-
-    fn read(it: Self::Answer) -> (String, Option<Self>, String) {
-        let name = v1::watch_pools_response::Type::as_str_name;
-        (value_name(it.r#type, name, "TYPE_"), it.pool.map(Self::from), it.resume_token)
-    }
-}
+watched!(Vm: vm, vms.watch_vms, WatchVmsRequest, WatchVmsResponse, watch_vms_response);
+watched!(Pool: pool, pools.watch_pools, WatchPoolsRequest, WatchPoolsResponse, watch_pools_response);
 
 /// Tells of those that match `filter`, a line for each event.
 ///
