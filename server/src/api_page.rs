@@ -1,9 +1,7 @@
-//! `docs/api.md` shows what the code says: its tables are made here and compared. `HEARTH_BLESS=1` writes
-//! them anew.
+//! `docs/api.md` shows what the code says: its tables are made here and compared.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 
 use hearth_proto::FILE_DESCRIPTOR_SET;
 use prost::Message as _;
@@ -11,32 +9,14 @@ use prost_types::method_options::IdempotencyLevel;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tonic::Code;
 
+use crate::generated;
 use crate::status::REASONS;
-
-fn page() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/api.md")
-}
-
-/// The table between the marks of this name is `table`, or is made so.
-fn check(name: &str, table: &str) {
-    let (begin, end) =
-        (format!("<!-- {name}: generated, do not edit -->\n"), format!("<!-- end of {name} -->\n"));
-    let text = std::fs::read_to_string(page()).expect("docs/api.md is there");
-    let (before, rest) = text.split_once(&begin).expect("the page has the table's begin");
-    let (shown, after) = rest.split_once(&end).expect("the page has the table's end");
-    if std::env::var_os("HEARTH_BLESS").is_some() {
-        std::fs::write(page(), format!("{before}{begin}{table}{end}{after}"))
-            .expect("it is written");
-        return;
-    }
-    assert_eq!(shown, table, "HEARTH_BLESS=1 writes the table anew");
-}
 
 /// One after the other: both write the same file when they are told to.
 #[test]
 fn the_page_has_every_method_and_every_reason() {
-    check("methods", &methods());
-    check("reasons", &reasons());
+    generated::check("api.md", "methods", &methods());
+    generated::check("api.md", "reasons", &reasons());
 }
 
 fn reasons() -> String {

@@ -20,6 +20,8 @@ pub mod front;
 mod furnish;
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(test)]
+mod generated;
 mod grpc;
 mod health;
 mod hearth;
