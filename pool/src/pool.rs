@@ -374,6 +374,9 @@ impl Pool {
         if self.stop.is_cancelled() {
             // Nobody drives it any more, and tenants still have VMs of it.
             self.settle_budget(0, 0, 0);
+        } else if change < 0 && !self.shared.shares.is_unbounded() {
+            // Others may wait for its room.
+            self.bell.notify_one();
         } else {
             self.soft_bell.notify_one();
         }

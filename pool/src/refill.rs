@@ -20,8 +20,9 @@ use crate::throttle::{Asker, NOISE};
 
 /// How long a driver sleeps when nothing wakes it.
 const REPAIR_PERIOD: Duration = Duration::from_secs(1);
-/// A refill does not run beside each claim of a burst: VMs that were taken are gathered for so long,
-/// and again while the burst goes on and the pool bears it.
+/// A refill does not run beside each claim: VMs that were taken are gathered for so long, and again while a
+/// burst goes on and the pool bears it. A claim that wakes the driver has another thread woken before it is
+/// answered.
 const GATHER: Duration = Duration::from_millis(2);
 /// How often at most, one after another.
 const MOST_GATHERED: u32 = 25;
@@ -35,9 +36,9 @@ struct Gathered {
 
 impl Gathered {
     /// Whether the refill of `pool` waits once more, as nobody suffers from it: its restores are so quick
-    /// that beginning one costs as much as a claim, nobody waits, no new generation rolls in, the node has
-    /// no budget that other pools may wait for, at least half is warm, and later, while claims go on to
-    /// come, what is left lasts for longer than all that is missing takes to restore.
+    /// that beginning one costs as much as a claim, nobody waits, no new generation rolls in, at least half is
+    /// warm, and later, while claims go on to come, what is left lasts for longer than all that is missing
+    /// takes to restore.
     fn goes_on(&mut self, pool: &Pool) -> bool {
         let claims = pool.misses().claims_and_misses().0;
         let claimed = claims.saturating_sub(std::mem::replace(&mut self.claims, claims));
@@ -45,7 +46,7 @@ impl Gathered {
         let Some(restore_time) = pool.restore_time().filter(|it| *it < NOISE) else { return false };
         let (warm, target) = {
             let ledger = pool.ledger.lock();
-            if ledger.waiting() > 0 || ledger.is_rolling() || !pool.shared.shares.is_unbounded() {
+            if ledger.waiting() > 0 || ledger.is_rolling() {
                 return false;
             }
             (ledger.warm(), ledger.bounds().target)

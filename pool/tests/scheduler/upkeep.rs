@@ -1,5 +1,7 @@
 //! What waits is looked after: none too old, none that has stopped answering.
 
+use hearth_pool::budget::Budget;
+use hearth_pool::config::Limits;
 use hearth_pool::env::Env as _;
 use hearth_pool::pool::{PoolConfig, WarmState};
 use hearth_providers::agent::Agent;
@@ -130,4 +132,30 @@ async fn who_waits_does_not_wait_for_memory_to_be_read_in() {
     }
     assert_eq!(host.faults.count(Call::Restore) - before, 3);
     assert_eq!(host.faults.count(Call::Prefault), 0);
+}
+
+/// Beside claims that leave enough nothing is restored for a moment, if restores are quick.
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_of_a_quick_backend_is_replaced_a_moment_later_and_at_once_where_little_is_left()
+ {
+    for max_vms in [None, Some(20)] {
+        let host = Host::new(1);
+        let limits =
+            Limits { budget: Budget { max_vms, ..Budget::default() }, ..Limits::default() };
+        let node = host.open_with(limits, |_| Duration::from_millis(1));
+        node.start(false).await.unwrap();
+        node.build_template("default").await;
+        node.create_pool(pool("default", 4), false).await.unwrap();
+        let restoring = || node.pool_of("default").status().restoring;
+        for (claims, is_refilled_at_once) in [(1, false), (3, true)] {
+            node.settle("default").await;
+            pass(100).await;
+            for _ in 0..claims {
+                node.take(warm_only()).await.unwrap();
+            }
+            turns(50).await;
+            assert_eq!(restoring() > 0, is_refilled_at_once, "{claims} of {max_vms:?}");
+        }
+        node.settle("default").await;
+    }
 }
