@@ -4,11 +4,12 @@
 //! nothing.
 //!
 //! A connection on which much comes is read in turns ([`super::turn`]), so that a flood on one is no
-//! silence on the others.
+//! silence on the others. Answers are gathered: while other calls of the connection are under way, what is to be
+//! written waits until whatever else can run has run once, and goes out with what these have to say by then.
 //!
 //! All that is looked at on a clock while nothing is there to be read; what is read costs a comparison.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -73,6 +74,8 @@ pub(crate) struct Conversation {
     /// Of its first words, those that have not come.
     missing: usize,
     turns: Turns,
+    /// What is to be written has waited for the answers of others.
+    has_gathered: bool,
     look: Pin<Box<Sleep>>,
     /// How many calls had been begun at a look, and when that was first seen.
     quiet: (u64, Instant),
@@ -91,7 +94,8 @@ impl Conversation {
         let look = Box::pin(tokio::time::sleep(patience.first_words));
         let quiet = (0, began);
         let missing = FIRST_WORDS;
-        Self { line, peer, tls, patience, began, missing, turns: Turns::new(), look, quiet, seat }
+        let (turns, has_gathered) = (Turns::new(), false);
+        Self { line, peer, tls, patience, began, missing, turns, has_gathered, look, quiet, seat }
     }
 
     /// Why it is closed now, if it is.
@@ -111,6 +115,17 @@ impl Conversation {
             }
             () => None,
         }
+    }
+
+    /// Whether what is to be written waits for others once more: a task that wakes itself runs after all that
+    /// could run before it.
+    fn gathers(&mut self, cx: &Context<'_>) -> bool {
+        let gathers = !self.has_gathered && self.peer.calls() > 0;
+        if gathers {
+            self.has_gathered = true;
+            cx.waker().wake_by_ref();
+        }
+        gathers
     }
 
     fn close(&self, why: &'static str) -> io::Error {
@@ -184,30 +199,20 @@ impl AsyncRead for Conversation {
 
 impl AsyncWrite for Conversation {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.gathers(cx) {
+            return Poll::Pending;
+        }
         on_line!(self, stream => Pin::new(stream).poll_write(cx, bytes))
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        on_line!(self, stream => Pin::new(stream).poll_write_vectored(cx, slices))
-    }
+    // Not by slices: for them HTTP/2 would write each answer of some hundred bytes by itself.
 
-    fn is_write_vectored(&self) -> bool {
-        match &self.line {
-            Line::Plain(stream) => stream.is_write_vectored(),
-            Line::Local(stream) => stream.is_write_vectored(),
-            Line::Encrypted(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.has_gathered = false;
         on_line!(self, stream => Pin::new(stream).poll_flush(cx))
     }
 
@@ -314,6 +319,25 @@ mod tests {
         };
         leave(64);
         assert!(!peer.is_expelled(), "four of them count, of five");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_waits_for_others_once_and_only_while_there_are_any() {
+        let mut both = both(&[1; FIRST_WORDS]).await;
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut write = |conversation: &mut Conversation| {
+            Pin::new(conversation).poll_write(&mut context, b"answer").map(|it| it.unwrap())
+        };
+        assert_eq!(write(&mut both.conversation), Poll::Ready(6), "it is the only one");
+        both.peer.has_begun();
+        assert_eq!(write(&mut both.conversation), Poll::Pending);
+        assert_eq!(write(&mut both.conversation), Poll::Ready(6));
+        assert_eq!(write(&mut both.conversation), Poll::Ready(6), "the same batch");
+        both.conversation.flush().await.unwrap();
+        assert_eq!(write(&mut both.conversation), Poll::Pending, "the next one");
+        // Whoever waits is woken.
+        both.conversation.flush().await.unwrap();
+        both.conversation.write_all(b"answer").await.unwrap();
     }
 
     /// The headers of `count` calls, which end with them, and what comes before them on a connection.
