@@ -83,6 +83,7 @@ pub async fn run<T: Target>(
     // Only now: what one worker holds is not there for the others.
     shared.let_go.cancel();
     let mut tally = std::mem::take(&mut *shared.tally.lock());
+    held.iter_mut().for_each(|held: &mut Held<T>| held.let_go(&target, &shared.closed.streams));
     for mut held in held {
         while let Some(returned) = held.next().await {
             returned.count(&mut tally);
@@ -92,7 +93,7 @@ pub async fn run<T: Target>(
 }
 
 /// Makes one call after another; answers what it still holds.
-async fn work<T: Target>(target: T, shared: Arc<Shared>) -> Held {
+async fn work<T: Target>(target: T, shared: Arc<Shared>) -> Held<T> {
     let Shared { closed, begin, .. } = &*shared;
     let mut held = Held::default();
     while !shared.stop.is_cancelled() && begin.elapsed() < closed.duration {

@@ -42,6 +42,11 @@ pub trait Target: Clone + Send + Sync + 'static {
         std::future::ready(None)
     }
 
+    /// Whether [`Self::ask`] asks anything.
+    fn asks(&self) -> bool {
+        false
+    }
+
     /// Lets what a call was given be held for longer; else says why it cannot be.
     fn renew(&self, held: &Self::Held) -> impl Future<Output = Result<(), String>> + Send {
         let _ = held;
@@ -135,6 +140,7 @@ async fn drive<T: Target>(
         }
         if is_over && calls.is_empty() {
             let_go.cancel();
+            held.let_go(&target, &limits.streams);
             if held.is_empty() {
                 return tally;
             }
@@ -156,7 +162,7 @@ fn count<T: Target>(
     tally: &mut Tally,
     done: Result<Done<T::Held>, tokio::task::JoinError>,
     target: &T,
-    held: &mut Held,
+    held: &mut Held<T>,
     limits: &Limits,
     let_go: &CancellationToken,
 ) {

@@ -198,6 +198,10 @@ impl Target for HearthTarget {
         }
     }
 
+    fn asks(&self) -> bool {
+        self.question.is_some()
+    }
+
     async fn ask(&self, number: u64, (_, vm): &Self::Held) -> Option<Result<(), String>> {
         let question = self.question.as_ref()?;
         Some(question.put(self.client(number), vm, number, self.deadline).await)

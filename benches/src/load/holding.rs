@@ -26,6 +26,18 @@ pub struct Holding {
 }
 
 impl Holding {
+    /// All is held until the last call is answered. Costs the calls before nothing.
+    pub const UNTIL_THE_END: Self = Self { hold: Duration::MAX, renew_ratio: 0.0 };
+
+    /// The same for a run whose calls are due within `duration`.
+    #[must_use]
+    pub fn within(self, duration: Duration) -> Self {
+        match self.hold >= duration && self.renew_ratio == 0.0 && !self.hold.is_zero() {
+            true => Self::UNTIL_THE_END,
+            false => self,
+        }
+    }
+
     /// Whether what this call was given is renewed: evenly spread, and the same in each run.
     fn renews(&self, number: u64) -> bool {
         let ratio = self.renew_ratio.clamp(0.0, 1.0);
@@ -70,13 +82,23 @@ pub(super) struct Returned {
 }
 
 /// All that is held, or being given back.
-#[derive(Debug, Default)]
-pub(super) struct Held(JoinSet<Returned>);
+#[derive(Debug)]
+pub(super) struct Held<T: Target> {
+    tasks: JoinSet<Returned>,
+    /// By the numbers of their calls; until the end nothing is done about them.
+    kept: Vec<(u64, T::Held)>,
+}
 
-impl Held {
+impl<T: Target> Default for Held<T> {
+    fn default() -> Self {
+        Self { tasks: JoinSet::new(), kept: Vec::new() }
+    }
+}
+
+impl<T: Target> Held<T> {
     /// Holds what the call with this number was given, whose answer came `waited` after the call was
     /// due.
-    pub(super) fn take<T: Target>(
+    pub(super) fn take(
         &mut self,
         target: &T,
         (number, waited): (u64, Duration),
@@ -84,8 +106,12 @@ impl Held {
         (holding, streams): (Holding, &Streams),
         let_go: &CancellationToken,
     ) {
+        if holding == Holding::UNTIL_THE_END && !target.asks() {
+            self.kept.push((number, held));
+            return;
+        }
         let (target, streams, let_go) = (target.clone(), streams.clone(), let_go.clone());
-        self.0.spawn(async move {
+        self.tasks.spawn(async move {
             let begun = Instant::now();
             // What it says is waited for on the call's account: it is part of being given something.
             let asked = target.ask(number, &held).await;
@@ -99,29 +125,41 @@ impl Held {
             }
             if !holding.hold.is_zero() {
                 // Either way it is given back now.
-                let _ = tokio::time::timeout_at(begun + holding.hold, let_go.cancelled()).await;
+                let left = holding.hold.saturating_sub(begun.elapsed());
+                let _ = tokio::time::timeout(left, let_go.cancelled()).await;
             }
             let returned = timed(&streams, number, target.give_back(held)).await;
             Returned { asked, renewed, returned }
         });
     }
 
-    /// How many there are.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Begins to give back what was kept until now. What else is held is let go by its token.
+    pub(super) fn let_go(&mut self, target: &T, streams: &Streams) {
+        for (number, held) in self.kept.drain(..) {
+            let (target, streams) = (target.clone(), streams.clone());
+            self.tasks.spawn(async move {
+                let returned = timed(&streams, number, target.give_back(held)).await;
+                Returned { asked: None, renewed: None, returned }
+            });
+        }
     }
 
-    /// Waits for the next that was given back; `None` when nothing is held.
+    /// Nothing is held, and nothing being given back.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.kept.is_empty()
+    }
+
+    /// Waits for the next that was given back; `None` when nothing is, or is about to be.
     ///
     /// # Cancel safety
     /// A dropped future has lost nothing.
     pub(super) async fn next(&mut self) -> Option<Returned> {
-        self.0.join_next().await.map(finished)
+        self.tasks.join_next().await.map(finished)
     }
 
     /// The next that was given back already.
     pub(super) fn next_now(&mut self) -> Option<Returned> {
-        self.0.try_join_next().map(finished)
+        self.tasks.try_join_next().map(finished)
     }
 }
 

@@ -72,7 +72,8 @@ impl Plan {
         stop: CancellationToken,
         progress: impl FnMut(&Second),
     ) -> io::Result<Tally> {
-        let Self { duration, holding, .. } = *self;
+        let duration = self.duration;
+        let holding = self.holding.within(duration);
         let streams = self.streams.clone();
         match &self.pace {
             Pace::Open { arrivals, max_in_flight } => {
