@@ -65,7 +65,7 @@ impl Manager {
     ) -> Result<String> {
         let now = Some(self.env.now());
         let template = Template {
-            provider: self.provider(&recipe.provider)?.name.clone(),
+            provider: self.provider(&recipe.provider)?.name.to_string(),
             generation: former.as_ref().map_or(1, History::next_generation),
             state: TemplateState::Building,
             snapshot: None,
@@ -137,7 +137,7 @@ impl Manager {
         source: SnapshotRef,
     ) -> Result<Arc<Template>> {
         let provider = Arc::clone(self.provider(&template.provider)?);
-        template.provider.clone_from(&provider.name);
+        template.provider = provider.name.to_string();
         let _turn = self.turn_to_change().await?;
         if self.template(&template.id).is_ok() {
             let (kind, name) = (Kind::Template, template.id.to_string());

@@ -195,7 +195,7 @@ impl Manager {
         let now = self.env.now();
         let record = Artifact {
             uid,
-            provider: subject.provider().name.clone(),
+            provider: subject.provider().name.to_string(),
             kind: freezer.kind().to_owned(),
             reference: frozen.reference.clone(),
             snapshot: TemplateSnapshot {

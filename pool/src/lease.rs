@@ -152,7 +152,7 @@ impl Lease {
     }
 
     /// Its record, standing at `state`.
-    pub fn record(&self, state: RecordState, boot_id: &str) -> LeaseRecord {
+    pub fn record(&self, state: RecordState, boot_id: &Arc<str>) -> LeaseRecord {
         let held = self.held();
         LeaseRecord {
             uid: self.uid,
@@ -169,7 +169,7 @@ impl Lease {
             fingerprint: self.fingerprint,
             fence: self.fence,
             source: self.source,
-            boot_id: boot_id.to_owned(),
+            boot_id: Arc::clone(boot_id),
             deadline: held.deadline,
             expire_time: held.expire_time,
             acquire_time: self.acquire_time,

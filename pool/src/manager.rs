@@ -45,7 +45,7 @@ pub struct Manager {
     pub(crate) leases: Arc<Leases>,
     pub(crate) requests: Arc<RequestLog>,
     pub(crate) shared: Shared,
-    pub(crate) boot_id: String,
+    pub(crate) boot_id: Arc<str>,
     /// The first one is the default.
     providers: Vec<Arc<Provider>>,
     pub(crate) templates: RwLock<BTreeMap<TemplateId, Arc<Template>>>,
@@ -122,7 +122,7 @@ impl Manager {
             waiting: Arc::new(Semaphore::new(waiting)),
         };
         let manager = Arc::new(Self {
-            boot_id: env.boot_id(),
+            boot_id: env.boot_id().into(),
             operations: Operations::new(Arc::clone(&env), Arc::clone(&journal)),
             env,
             limits,
@@ -255,7 +255,7 @@ impl Manager {
     }
 
     /// Names this boot of the host.
-    pub fn boot_id(&self) -> &str {
+    pub fn boot_id(&self) -> &Arc<str> {
         &self.boot_id
     }
 
@@ -284,7 +284,7 @@ impl Manager {
     /// # Errors
     /// `NotFound`.
     pub fn provider(&self, name: &str) -> Result<&Arc<Provider>> {
-        let wanted = |provider: &&Arc<Provider>| name.is_empty() || provider.name == name;
+        let wanted = |provider: &&Arc<Provider>| name.is_empty() || *provider.name == *name;
         let missing = || Error::NotFound { kind: Kind::Provider, name: name.to_owned() };
         self.providers.iter().find(wanted).ok_or_else(missing)
     }
@@ -426,7 +426,7 @@ impl Manager {
             // What it ended with is kept.
             VmStatus::Failed => false,
             // It runs without what it had in memory, and is about to be destroyed.
-            _ => view.tags.get(tags::BOOT).is_some_and(|boot| *boot != self.boot_id),
+            _ => view.tags.get(tags::BOOT).is_some_and(|boot| **boot != *self.boot_id),
         };
         let found = found.filter(|view| is_ended || !is_lost(view));
         let mut view = found.unwrap_or_else(|| self.lost_view(lease));

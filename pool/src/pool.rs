@@ -41,7 +41,7 @@ pub use status::PoolStatus;
 /// A configured provider.
 pub struct Provider {
     /// Its configured name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Its kind, as `qemu`.
     pub kind: String,
     /// What makes its VMs.

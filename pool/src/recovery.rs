@@ -147,7 +147,7 @@ impl Manager {
         self.leases.fence_seen(record.fence);
         let Ok(provider) = self.provider(&record.provider).cloned() else {
             tracing::error!(
-                uid = %record.uid, provider = record.provider,
+                uid = %record.uid, provider = &*record.provider,
                 "a lease is of a provider that is not configured: it is left alone"
             );
             return;
@@ -353,7 +353,7 @@ impl Manager {
             // Not one that was put aside, to be destroyed, by a recovery that was cut short.
             && view.vm_id != VmId::warm(view.uid)
             && *tag(tags::STATE)? == self.state_uuid().to_string()
-            && *tag(tags::BOOT)? == self.boot_id
+            && **tag(tags::BOOT)? == *self.boot_id
             && tag(tags::TEMPLATE)?.as_str() == template.id.as_str()
             && self.is_of_make(tag(tags::GENERATION)?, &template);
         let age = self.env.boot_time().saturating_sub(made_at(view)?);

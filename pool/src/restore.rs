@@ -128,7 +128,7 @@ impl Manager {
     pub(crate) fn tags(&self, pool: Option<&Pool>, template: Option<&Template>) -> Tags {
         let mut tags = std::collections::BTreeMap::from([
             (tags::STATE.to_owned(), self.state_uuid().to_string()),
-            (tags::BOOT.to_owned(), self.boot_id.clone()),
+            (tags::BOOT.to_owned(), self.boot_id.to_string()),
             (tags::MADE_AT.to_owned(), self.env.boot_time().as_millis().to_string()),
         ]);
         if let Some(pool) = pool {
@@ -149,7 +149,7 @@ impl Pool {
             parent: &self.causes.next(),
             "restore",
             pool = self.id.as_str(),
-            provider = self.provider.name,
+            provider = &*self.provider.name,
             uid = tracing::field::Empty,
             outcome = tracing::field::Empty,
             otel.status_code = tracing::field::Empty,

@@ -20,7 +20,7 @@ impl Manager {
             let (asked, limit) = (Arc::clone(provider), self.limits.verb_timeout);
             let call = move || usage::usage(&*asked.runtime);
             let used = self.jobs.run(Class::Verb, "usage", limit, call, drop).await?;
-            all.push((provider.name.clone(), used));
+            all.push((provider.name.to_string(), used));
         }
         Ok(all)
     }

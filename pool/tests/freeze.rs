@@ -272,7 +272,7 @@ async fn an_artifact_is_exported_and_stays_meanwhile() {
     assert_eq!(reason(theirs), "not_found");
     let used = node.usage().await.unwrap();
     let [(name, used)] = used.as_slice() else { panic!("{used:?}") };
-    assert_eq!(name, &host.provider.name);
+    assert_eq!(**name, *host.provider.name);
     assert_eq!((used.artifacts.count, used.snapshots.count), (1, 1), "the template's is the other");
     assert!(used.artifacts.bytes > 0 && used.instances.count >= 2 && used.quarantine.count == 0);
 }

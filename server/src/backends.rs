@@ -36,10 +36,10 @@ pub(crate) fn open(
             "a provider is open"
         );
         let kind = settings.kind.as_str().to_owned();
-        providers.push(Arc::new(Provider { name: name.clone(), kind, runtime }));
+        providers.push(Arc::new(Provider { name: name.as_str().into(), kind, runtime }));
     }
     // Stable: the others stay sorted by name.
-    providers.sort_by_key(|provider| Some(provider.name.as_str()) != config.default_provider());
+    providers.sort_by_key(|provider| Some(&*provider.name) != config.default_provider());
     Ok(providers)
 }
 

@@ -172,7 +172,7 @@ async fn start(dir: &Path, size: Size, names: Names) -> Result<Arc<Manager>> {
         }
     };
     let (name, kind) = ("memory".to_owned(), "memory".to_owned());
-    let provider = Arc::new(Provider { name, kind, runtime });
+    let provider = Arc::new(Provider { name: name.into(), kind, runtime });
     // VMs that have waited for long are not probed: how long they do is the machine's affair.
     let (max_parallel_restores, probe_interval) = (RESTORES, Duration::ZERO);
     let limits = Limits { max_parallel_restores, probe_interval, ..Limits::default() };

@@ -37,7 +37,7 @@ impl Manager {
 
 /// Makes what a provider keeps for artifacts agree with what there is. Blocks.
 fn settle(provider: &Provider, artifacts: &[Artifact]) {
-    let ours = |artifact: &&Artifact| artifact.provider == provider.name;
+    let ours = |artifact: &&Artifact| *artifact.provider == *provider.name;
     let known: BTreeSet<_> = artifacts
         .iter()
         .filter(ours)

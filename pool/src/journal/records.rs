@@ -1,6 +1,7 @@
 //! A lease, as it is written.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hearth_providers::{Uid, VmId};
@@ -46,7 +47,7 @@ pub struct LeaseRecord {
     /// The name it has before and after the tenant.
     pub pool_vm_id: VmId,
     /// The configured provider that has it.
-    pub provider: String,
+    pub provider: Arc<str>,
     /// The pool it came from; unset for one that the tenant created.
     pub pool: Option<PoolId>,
     /// The template it was restored from.
@@ -66,7 +67,7 @@ pub struct LeaseRecord {
     /// How it came to be.
     pub source: Source,
     /// The host's boot that `deadline` counts in.
-    pub boot_id: String,
+    pub boot_id: Arc<str>,
     /// When the lease ends, in boot time.
     pub deadline: Duration,
     /// When the lease ends, by the wall clock: for people, and for another boot.

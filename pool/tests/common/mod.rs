@@ -57,7 +57,7 @@ impl Host {
         let memory = Arc::new(MemoryBackend::provider("memory", Arc::clone(&env) as Arc<dyn Env>));
         let (faulty, faults) = Faulty::new(memory, Arc::clone(&env) as Arc<dyn Env>);
         let runtime: Arc<dyn VmRuntime> = Arc::new(faulty);
-        let (name, kind) = ("memory".to_owned(), "memory".to_owned());
+        let (name, kind) = ("memory".into(), "memory".to_owned());
         let provider = Arc::new(Provider { name, kind, runtime });
         Self { dir: tempfile::tempdir().unwrap(), env, provider, faults }
     }

@@ -21,7 +21,7 @@ fn provider(name: &str, env: &Arc<dyn Env>) -> (Arc<Provider>, FaultyControl) {
     let (faulty, faults) = Faulty::new(memory, Arc::clone(env));
     let runtime: Arc<dyn VmRuntime> = Arc::new(faulty);
     let kind = "memory".to_owned();
-    (Arc::new(Provider { name: name.to_owned(), kind, runtime }), faults)
+    (Arc::new(Provider { name: name.into(), kind, runtime }), faults)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

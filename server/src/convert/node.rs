@@ -25,7 +25,7 @@ pub(crate) fn node(
     v1::Node {
         hearth_version: env!("CARGO_PKG_VERSION").to_owned(),
         state_uuid: manager.state_uuid().to_string(),
-        boot_id: manager.boot_id().to_owned(),
+        boot_id: manager.boot_id().to_string(),
         draining: manager.phase() == Phase::Draining,
         providers: providers.iter().map(|it| provider(it)).collect(),
         capacity: Some(capacity(manager.limits(), live_vms)),
@@ -63,7 +63,7 @@ fn provider(provider: &Provider) -> v1::Provider {
         StopKeeps::Disk => v1::capabilities::StopKeeps::Disk,
     };
     v1::Provider {
-        name: provider.name.clone(),
+        name: provider.name.to_string(),
         kind: provider.kind.clone(),
         version: fact("version"),
         accel: accel(&fact("accel"), &fact("kvm")),

@@ -36,7 +36,7 @@ pub(crate) fn vm(info: &VmInfo, caller: &Caller) -> v1::Vm {
                 .map_or_else(String::new, |it| it.request_id.as_str().to_owned()),
             fence: lease.fence,
         }),
-        provider: info.provider.name.clone(),
+        provider: info.provider.name.to_string(),
         pool: info.pool.as_ref().map(|pool| names::POOLS.name(pool.as_str())).unwrap_or_default(),
         template: info
             .template

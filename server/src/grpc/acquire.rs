@@ -122,7 +122,7 @@ impl Services {
         let spec = spec::spec(&mut fields, "spec", request.spec.unwrap_or_default())?;
         fields.done()?;
         let spec = self.own_spec(&call, spec)?;
-        let provider = self.manager.provider(&request.provider)?.name.clone();
+        let provider = self.manager.provider(&request.provider)?.name.to_string();
         // What it would look like, for a request that is only to be checked.
         let planned = v1::Vm {
             name: vm_id.as_ref().map(convert::vm::name).unwrap_or_default(),

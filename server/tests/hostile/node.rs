@@ -43,7 +43,7 @@ impl Host {
     pub(crate) fn new(site: Site) -> Self {
         let (faulty, faults) = Faulty::new(Arc::clone(&site.runtime), Arc::new(SystemEnv));
         let runtime: Arc<dyn VmRuntime> = Arc::new(faulty);
-        let (name, kind) = ("hostile".to_owned(), "hostile".to_owned());
+        let (name, kind) = ("hostile".into(), "hostile".to_owned());
         Self { site, faults, provider: Arc::new(Provider { name, kind, runtime }) }
     }
 

@@ -83,7 +83,7 @@ impl World {
         let kill = Arc::<KillSwitch>::default();
         let outside = Recorder::outside(Arc::new(faulty), history.clone(), Arc::clone(&kill));
         let runtime: Arc<dyn VmRuntime> = Arc::new(outside);
-        let (name, kind) = ("memory".to_owned(), "memory".to_owned());
+        let (name, kind) = ("memory".into(), "memory".to_owned());
         let dice = Dice::new(seed, 1);
         let tenants = 2 + dice.below(4);
         Ok(Self {

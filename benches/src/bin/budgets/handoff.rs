@@ -83,7 +83,7 @@ async fn acquire_block(node: &Arc<Manager>, block: usize) -> Result<Block, Box<d
         times.push(begun.elapsed());
         leases.extend(acquired.map(|it| it.lease));
     }
-    let boot_id = SystemEnv.boot_id();
+    let boot_id = SystemEnv.boot_id().into();
     let state = hearth_pool::journal::RecordState::Leased;
     let records = leases.iter().map(|lease| lease.record(state, &boot_id)).collect();
     for lease in leases {
@@ -129,7 +129,7 @@ async fn start(dir: &Path, runtime: &Path) -> Result<Arc<Manager>, Box<dyn Error
     let paths = Paths { state: dir.join("state"), runtime: runtime.to_owned() };
     let backend = MemoryBackend::new(Arc::clone(&env));
     let (engine, _) = Engine::open("memory", backend, Arc::clone(&env), paths)?;
-    let (name, kind) = ("memory".to_owned(), "memory".to_owned());
+    let (name, kind) = ("memory".into(), "memory".to_owned());
     let provider = Arc::new(Provider { name, kind, runtime: Arc::new(engine) });
     let (tasks, limits) = (TaskGroup::new(), Limits::default());
     let jobs = Jobs::on_threads(tasks.clone(), limits.places());

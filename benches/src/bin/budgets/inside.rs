@@ -58,9 +58,9 @@ impl Inside {
     pub(crate) async fn start(dir: &Path, setting: Setting) -> Result<Self, Box<dyn Error>> {
         let Setting { provider, spec, readiness, restores } = setting;
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
-        let named = "it".to_owned();
+        let named = "it";
         let configured =
-            Provider { name: named.clone(), kind: named, runtime: Arc::clone(&provider) };
+            Provider { name: named.into(), kind: named.to_owned(), runtime: Arc::clone(&provider) };
         let limits = Limits { max_parallel_restores: restores.0, ..Limits::default() };
         let tasks = TaskGroup::new();
         let jobs = Jobs::on_threads(tasks.clone(), limits.places());
