@@ -159,7 +159,7 @@ impl Lease {
             state,
             vm_id: held.vm_id,
             pool_vm_id: self.pool_vm_id.clone(),
-            provider: self.provider.name.clone(),
+            provider: Arc::clone(&self.provider.name),
             pool: self.pool.as_ref().map(|pool| pool.id.clone()),
             template: self.template.as_ref().map(|(template, _)| template.clone()),
             generation: self.template.as_ref().map_or(0, |(_, generation)| *generation),

@@ -77,7 +77,7 @@ async fn node(breaks: bool, vsock_cid: Option<u32>) -> (Host, Node) {
     let mut host = Host::new(1);
     let inner = Arc::clone(&host.provider.runtime);
     let runtime = if breaks { Arc::new(BreaksChannels(inner)) } else { inner };
-    let (name, kind) = (host.provider.name.clone(), host.provider.kind.clone());
+    let (name, kind) = (Arc::clone(&host.provider.name), host.provider.kind.clone());
     host.provider = Arc::new(Provider { name, kind, runtime });
     let node = host.start().await;
     let template = template("default");

@@ -1,8 +1,8 @@
 //! A hearth and the floor, measured in turns.
 //!
 //! Both get the same load at the same times, block by block, and who begins changes with each
-//! block. Before and after a block of the hearth its pool is at rest, so that no restore and no
-//! destroy runs beside the floor.
+//! block. Before and after a block of the hearth its pool is at rest, so that no restore, no
+//! destroy and nothing that these leave to be done runs beside the next block.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -21,6 +21,9 @@ use crate::alternate;
 
 /// How long a pool may take to come to rest between two blocks.
 const RESTING: Duration = Duration::from_secs(60);
+/// How long it stays at rest before the next block: what was given back is still written into tables and handed
+/// back to the system for a while.
+const SETTLING: Duration = Duration::from_millis(250);
 
 /// What is compared, and what it was before the first block.
 #[derive(Clone, Debug)]
@@ -73,6 +76,7 @@ impl Versus {
                     hearth.rest(RESTING, *depth).await?;
                     let tally = run(plan, hearth, seed(block)).await?;
                     hearth.rest(RESTING, *depth).await?;
+                    tokio::time::sleep(SETTLING).await;
                     keep(tally, Source::Warm, &ours)
                 })
             },

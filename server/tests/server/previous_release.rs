@@ -64,8 +64,10 @@ fn copied() -> TempDir {
 fn of_this_boot(dir: &Path) {
     let journal = Journal::open(&dir.join("state/journal"), &SystemEnv).unwrap();
     for record in journal.leases().unwrap() {
-        assert_eq!(*record.boot_id, ITS_BOOT);
-        journal.write_lease(&LeaseRecord { boot_id: SystemEnv.boot_id().into(), ..record }).unwrap();
+        assert_eq!(&*record.boot_id, ITS_BOOT);
+        journal
+            .write_lease(&LeaseRecord { boot_id: SystemEnv.boot_id().into(), ..record })
+            .unwrap();
     }
     for entry in fs::read_dir(dir.join("state/instances")).unwrap() {
         let record = entry.unwrap().path().join("instance.json");

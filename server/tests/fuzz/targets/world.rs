@@ -56,7 +56,7 @@ impl World {
         let env: Arc<dyn Env> = Arc::new(VirtualEnv::new(seed));
         let memory: Arc<dyn VmRuntime> =
             Arc::new(MemoryBackend::provider("memory", Arc::clone(&env)));
-        let (name, kind) = ("memory".to_owned(), "memory".to_owned());
+        let (name, kind) = ("memory".into(), "memory".to_owned());
         let provider = Provider { name, kind, runtime: Arc::clone(&memory) };
         let journal = journal(&dir.0.join("journal"), &*env)?;
         let config = Config {
