@@ -92,14 +92,20 @@ impl Pool {
             0 => target.div_ceil(4).max(1),
             surge => surge,
         };
-        self.ledger.lock().set_bounds(Bounds {
+        let bounds = Bounds {
             target,
             max_parallel_restores: config.max_parallel_restores,
             max_waiting: self.max_waiting,
             max_warm_age: config.max_warm_age,
             most: share,
             max_surge,
-        });
+        };
+        let mut ledger = self.ledger.lock();
+        // Under the lock: of a pool that is closed meanwhile nothing more is wanted.
+        if !self.stop.is_cancelled() {
+            ledger.set_bounds(bounds);
+        }
+        drop(ledger);
         let mut plan = self.plan.lock();
         *plan = Plan { depth, target, most: share, limit: plan.limit };
         drop(plan);
