@@ -88,6 +88,8 @@ struct Books {
 #[derive(Debug)]
 struct Account {
     need: Need,
+    /// The shares are not those of this need yet.
+    is_new: bool,
     share: usize,
     bell: Arc<Notify>,
 }
@@ -125,16 +127,32 @@ impl Shares {
         let account = books.pools.entry(pool.clone());
         let account = account.or_insert_with(|| Account {
             need: Need::default(),
+            is_new: true,
             share: usize::MAX,
             bell: Arc::clone(bell),
         });
-        if account.need != need {
+        if std::mem::take(&mut account.is_new) || account.need != need {
             add(&mut books.wanted, account.used(), -1.0);
             account.need = need;
             add(&mut books.wanted, account.used(), 1.0);
             books.share(&self.budget, Some(pool));
         }
         books.pools.get(pool).map_or(usize::MAX, |account| account.share)
+    }
+
+    /// Notes at once how many VMs of `pool` tenants have, so that no more is given than there is; what pools may
+    /// keep warm follows when it settles.
+    pub fn has_leased(&self, pool: &PoolId, leased: usize) {
+        if self.budget.is_unbounded() {
+            return;
+        }
+        let Books { pools, wanted, .. } = &mut *self.books.lock();
+        if let Some(account) = pools.get_mut(pool) {
+            add(wanted, account.used(), -1.0);
+            account.need.leased = leased;
+            account.is_new = true;
+            add(wanted, account.used(), 1.0);
+        }
     }
 
     /// Forgets `pool`; what tenants still have of it is counted apart from now on.
@@ -331,6 +349,18 @@ mod tests {
         shares.settle(&id(1), Need { priority: 9, floor: 2, ..need(6) }, &bell);
         let waited_for = Need { waiting: 2, ..need(3) };
         assert_eq!(shares.settle(&id(2), waited_for, &bell), 2);
+    }
+
+    #[test]
+    fn what_tenants_have_counts_at_once() {
+        let (shares, bell) = (vms(2), Arc::default());
+        assert_eq!(shares.settle(&id(1), need(2), &bell), usize::MAX);
+        shares.has_leased(&id(1), 1);
+        assert!(shares.has_room(Cost::default()));
+        shares.has_leased(&id(1), 2);
+        assert!(!shares.has_room(Cost::default()) && shares.take_room(Cost::default()).is_none());
+        // It settles with what is known already: shared is it nonetheless.
+        assert_eq!(shares.settle(&id(1), Need { leased: 2, ..need(2) }, &bell), 0);
     }
 
     #[tokio::test]

@@ -368,8 +368,9 @@ impl Pool {
     pub(crate) fn leased_changed(&self, change: isize) {
         let mut leased = self.leased.lock();
         leased.count = leased.count.saturating_add_signed(change);
-        // Under the lock, so that the last value is the last one shown.
+        // Under the lock, so that the last value is the last one shown, and counted.
         self.metrics.leased(leased.count);
+        self.shared.shares.has_leased(&self.id, leased.count);
         drop(leased);
         if self.stop.is_cancelled() {
             // Nobody drives it any more, and tenants still have VMs of it.
@@ -380,11 +381,6 @@ impl Pool {
         } else {
             self.soft_bell.notify_one();
         }
-    }
-
-    /// VMs of it that tenants have.
-    pub(crate) fn leased(&self) -> usize {
-        self.leased.lock().count
     }
 
     /// A VM that a tenant has of this pool has ended by itself; it stays for whoever wants to know why.

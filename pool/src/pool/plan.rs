@@ -155,13 +155,15 @@ impl Pool {
 
     /// Tells the node's budget what is wanted and had; answers how many VMs there may be.
     pub(crate) fn settle_budget(&self, target: usize, waiting: usize, floor: usize) -> usize {
-        let leased = self.leased();
-        if self.stop.is_cancelled() && leased == 0 {
+        // Held, so that nobody's later count is overwritten.
+        let leased = self.leased.lock();
+        if self.stop.is_cancelled() && leased.count == 0 {
             self.shared.shares.forget(&self.id);
             return 0;
         }
         let (priority, cost) = (self.config().priority, self.cost());
-        let need = Need { wanted: target + waiting, waiting, floor, priority, cost, leased };
+        let wanted = target + waiting;
+        let need = Need { wanted, waiting, floor, priority, cost, leased: leased.count };
         self.shared.shares.settle(&self.id, need, &self.bell)
     }
 
