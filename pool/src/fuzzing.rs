@@ -5,7 +5,7 @@ use std::path::Path;
 pub use hearth_providers::fuzzing::{Scratch, Target, pieces};
 
 use crate::error::Result;
-use crate::journal::{self, Journal};
+use crate::journal::{self, Journal, Table};
 
 /// All that are here.
 pub const TARGETS: &[Target] = &[Target { name: "journal_log", run: journal_log }];
@@ -30,11 +30,13 @@ pub fn fill(dir: &Path, env: &dyn crate::env::Env, bytes: &[u8]) -> Result<Journ
     for (number, piece) in pieces(bytes).into_iter().enumerate() {
         let Some((kind, text)) = piece.split_first() else { continue };
         let prefix = KINDS[usize::from(*kind) % KINDS.len()];
-        let key = match prefix {
-            "" => key_of_lease(text, number).to_vec(),
-            _ => format!("{prefix}{number}").into_bytes(),
-        };
-        journal.write_raw(&key, text)?;
+        match prefix {
+            "" => journal.write_raw(Table::Leases, &key_of_lease(text, number), text)?,
+            _ => {
+                let key = format!("{prefix}{number}");
+                journal.write_raw(Table::Control, key.as_bytes(), text)?;
+            }
+        }
     }
     Ok(journal)
 }

@@ -9,41 +9,46 @@
 //! Records are JSON with a format number in `meta`: a reader of a later version knows what it
 //! reads, and so does a person at night.
 //!
+//! It lies in a log of our own ([`log`]), to which every change is appended.
+//!
 //! On a bad day:
-//! - **A write fails.** The store refuses every later one, so it is opened anew, on space that was
-//!   kept back, and the write is made again: that handoff is the last. Until there is room again
-//!   [`Journal::check_well`] refuses; releases go on.
+//! - **A write fails.** It is made again on space that was kept back: that handoff is the last. Until
+//!   there is room again [`Journal::check_well`] refuses; releases go on.
 //! - **The tail is torn**: it is cut at the last whole record, and said.
 //! - **The body is damaged**: it is not opened, and the error says what to do.
 
 mod format;
+mod former;
+mod frame;
+mod index;
+mod log;
+mod owner;
 mod records;
 mod reserve;
-mod store;
-mod tail;
+mod segments;
 #[cfg(test)]
 pub(crate) mod tests;
+mod trouble;
 
-use std::fs::{File, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use fjall::PersistMode;
 use hearth_providers::Uid;
-use hearth_providers::beneath;
-use hearth_providers::directory::make_private_dir;
 use hearth_providers::env::Env;
-use parking_lot::RwLock;
-use rustix::fs::OFlags;
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::format::{FORMAT, Meta, STEPS};
+use self::frame::Frame;
+pub(crate) use self::frame::Table;
+use self::log::{Log, Record, SEGMENT_BYTES};
 pub use self::records::{LeaseRecord, RecordState, Source};
 use self::reserve::Reserve;
-use self::store::Store;
-use crate::error::{Error, Result};
+use self::trouble::{damaged, parse, storage, unusable};
+use crate::error::Result;
 use crate::metrics::JournalMetrics;
 
 /// The kinds of what operators decide.
@@ -60,12 +65,8 @@ pub enum Control {
 }
 
 impl Control {
+    #[cfg(test)]
     const ALL: [Self; 4] = [Self::Template, Self::Pool, Self::Artifact, Self::Node];
-
-    /// Whether a key is of something that is fsynced.
-    fn is_key(key: &[u8]) -> bool {
-        key == b"meta" || Self::ALL.iter().any(|kind| key.starts_with(kind.prefix().as_bytes()))
-    }
 
     const fn prefix(self) -> &'static str {
         match self {
@@ -74,6 +75,10 @@ impl Control {
             Self::Artifact => "artifact/",
             Self::Node => "node/",
         }
+    }
+
+    fn key(self, id: &str) -> String {
+        format!("{}{id}", self.prefix())
     }
 }
 
@@ -84,8 +89,12 @@ const REPLY: &str = "reply/";
 
 /// The journal of one hearth.
 pub struct Journal {
-    opened: RwLock<Opened>,
+    log: Log,
     reserve: Reserve,
+    /// VMs may be handed out: no write has failed since space was last kept back.
+    is_well: AtomicBool,
+    /// Held by who finds out whether it is well, and by who has found that it is not.
+    turn: Mutex<()>,
     dir: PathBuf,
     state_uuid: Uid,
     is_new: bool,
@@ -93,27 +102,6 @@ pub struct Journal {
     /// Locked for as long as this lives; closed last.
     _owner: File,
 }
-
-/// The store, which is opened anew after a write that failed.
-struct Opened {
-    store: Option<Store>,
-    /// How often it was opened: who finds it changed has been helped by another.
-    life: u64,
-    /// When it could not be opened.
-    failed_at: Option<tokio::time::Instant>,
-    /// VMs may be handed out: no write has failed since space was last kept back.
-    is_well: bool,
-}
-
-impl Opened {
-    fn attempt(&self, change: impl Fn(&Store) -> fjall::Result<()>) -> Result<()> {
-        let store = self.store.as_ref().ok_or_else(closed)?;
-        change(store).map_err(storage)
-    }
-}
-
-/// How long after a failed try the store is not opened anew.
-const PAUSE: Duration = Duration::from_millis(100);
 
 impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -130,29 +118,31 @@ impl Journal {
     /// `Storage` when another hearth has it open, when a newer one wrote it, or when it is damaged
     /// or cannot be read; what it says tells what to do.
     pub fn open(dir: &Path, env: &dyn Env) -> Result<Self> {
-        let mut owner = lock(dir)?;
+        Self::open_in_segments(dir, env, SEGMENT_BYTES)
+    }
+
+    fn open_in_segments(dir: &Path, env: &dyn Env, segment_bytes: u64) -> Result<Self> {
+        let mut owner = owner::lock(dir)?;
         // Whose journal it is stands in the lock's file, too, once it is one.
         let mut had = String::new();
         owner.read_to_string(&mut had).map_err(storage)?;
-        if !had.is_empty() {
-            store::check_parts(dir)?;
+        former::convert(dir)?;
+        let opened = Log::open(dir, had.is_empty(), segment_bytes);
+        let (log, cut) = opened.map_err(|broken| unusable(dir, broken))?;
+        if let Some(cut) = &cut {
+            tracing::warn!(
+                file = %cut.file.display(), at = cut.at, bytes = cut.bytes,
+                "the journal's tail was torn: it is cut at the last whole record"
+            );
         }
-        store::cut_torn(dir)?;
-        if had.is_empty() {
-            store::clear_unfinished(dir)?;
-        }
-        let store = Store::open(dir)?;
-        let found = store::guarded(dir, || Meta::read(&store))?;
+        let found = Meta::read(&log)?;
         let is_new = found.is_none();
         let mut meta = match found {
             Some(meta) => meta,
-            None if had.is_empty() => Meta::create(&store, env)?,
-            None => {
-                let what = "the journal is damaged: its first record is missing";
-                return Err(storage(format!("{what}. {}", advice(dir))));
-            }
+            None if had.is_empty() => Meta::create(&log, env)?,
+            None => return Err(damaged(dir, "its first record is missing")),
         };
-        store::guarded(dir, || meta.migrate(&store, STEPS, FORMAT))?;
+        meta.migrate(&log, STEPS, FORMAT)?;
         if had.is_empty()
             && let Err(error) = owner.write_all(meta.state_uuid.to_string().as_bytes())
         {
@@ -164,13 +154,10 @@ impl Journal {
             tracing::error!(%error, "no space can be kept back in the journal: nothing is handed out");
         }
         Ok(Self {
-            opened: RwLock::new(Opened {
-                store: Some(store),
-                life: 0,
-                failed_at: None,
-                is_well: kept.is_ok(),
-            }),
+            log,
             reserve,
+            is_well: AtomicBool::new(kept.is_ok()),
+            turn: Mutex::default(),
             dir: dir.to_owned(),
             state_uuid: meta.state_uuid,
             is_new,
@@ -195,27 +182,26 @@ impl Journal {
     /// # Errors
     /// `Storage` while nothing is to be handed out.
     pub fn check_well(&self) -> Result<()> {
-        if self.opened.read().is_well {
+        if self.is_well.load(Ordering::Acquire) {
             return Ok(());
         }
-        // What is found out and what is said of it are one step: no write comes between.
-        let mut opened = self.opened.write();
-        if opened.is_well {
+        // What is found out and what is said of it are one step: no write that fails comes between.
+        let _turn = self.turn.lock();
+        if self.is_well.load(Ordering::Acquire) {
             return Ok(());
         }
-        // Twice: a store that was closed takes what is kept back with it into its new life.
+        // Twice: the log may take what is kept back.
         for _ in 0..2 {
             self.reserve.make().map_err(|error| {
                 let dir = self.dir.display();
                 storage(format!("the disk of the journal in {dir} is full: {error}"))
             })?;
-            let life = opened.life;
-            let trial = |store: &Store| store.control.insert("trial", "");
-            if let Err(failed) = opened.attempt(trial) {
-                self.write_anew(&mut opened, life, &failed, trial)?;
+            let mut trial = put(Table::Control, b"trial", &())?;
+            if let Err(failed) = self.log.append_durably(&mut trial) {
+                self.write_again(&failed, || self.log.append_durably(&mut trial))?;
             }
-            opened.is_well = self.reserve.is_held();
-            if opened.is_well {
+            if self.reserve.is_held() {
+                self.is_well.store(true, Ordering::Release);
                 tracing::info!("the journal is well again: VMs are handed out");
                 return Ok(());
             }
@@ -223,16 +209,15 @@ impl Journal {
         Err(storage("the journal can be written on the space kept back alone"))
     }
 
-    /// Writes a lease's record: when it returns the kernel has it. Blocks for microseconds; after
-    /// a write that failed, for as long as it takes to open the store anew.
+    /// Writes a lease's record: when it returns the kernel has it. Blocks for microseconds.
     ///
     /// # Errors
     /// `Storage`; whether the record was written is then unknown.
     pub fn write_lease(&self, record: &LeaseRecord) -> Result<()> {
         let _span = tracing::debug_span!("journal").entered();
         let begun = tokio::time::Instant::now();
-        let text = encode(record)?;
-        let written = self.write(|store| store.leases.insert(record.uid.as_bytes(), &*text));
+        let mut frame = put(Table::Leases, record.uid.as_bytes(), record)?;
+        let written = self.write(&mut frame);
         self.metrics.appended(begun.elapsed());
         written
     }
@@ -243,14 +228,11 @@ impl Journal {
     /// # Errors
     /// As [`Self::write_lease`].
     pub fn write_leases(&self, records: &[LeaseRecord]) -> Result<()> {
-        let texts: Vec<_> = records.iter().map(encode).collect::<Result<_>>()?;
-        self.write(|store| {
-            let mut batch = store.database.batch().durability(Some(PersistMode::Buffer));
-            for (record, text) in records.iter().zip(&texts) {
-                batch.insert(&store.leases, record.uid.as_bytes(), &**text);
-            }
-            batch.commit()
-        })
+        let mut frame = Frame::new();
+        for record in records {
+            add(&mut frame, Table::Leases, record.uid.as_bytes(), record)?;
+        }
+        self.write(&mut frame)
     }
 
     /// Forgets a lease. Blocks as [`Self::write_lease`].
@@ -258,7 +240,7 @@ impl Journal {
     /// # Errors
     /// `Storage`.
     pub fn forget_lease(&self, uid: Uid) -> Result<()> {
-        self.write(|store| store.leases.remove(uid.as_bytes()))
+        self.write(&mut removal(Frame::new(), Table::Leases, uid.as_bytes())?)
     }
 
     /// Every lease's record. Blocks on the disk.
@@ -266,17 +248,14 @@ impl Journal {
     /// # Errors
     /// `Storage` when one cannot be read; it is named.
     pub fn leases(&self) -> Result<Vec<LeaseRecord>> {
-        self.read(|store| {
-            let one = |guard: fjall::Guard| {
-                let (key, value) = guard.into_inner().map_err(storage)?;
-                let name = match <[u8; 16]>::try_from(&*key) {
-                    Ok(uid) => Uid::from_random(uid).to_string(),
-                    Err(_) => key.escape_ascii().to_string(),
-                };
-                parse(&format!("of the lease {name}"), &value)
+        let one = |(key, value): Record| {
+            let name = match <[u8; 16]>::try_from(&*key) {
+                Ok(uid) => Uid::from_random(uid).to_string(),
+                Err(_) => key.escape_ascii().to_string(),
             };
-            store.leases.iter().map(one).collect()
-        })
+            parse(&format!("of the lease {name}"), &value)
+        };
+        self.log.leases().map_err(storage)?.into_iter().map(one).collect()
     }
 
     /// Writes what an operator decided, and fsyncs it. Blocks on the disk.
@@ -288,11 +267,9 @@ impl Journal {
         if kind != Control::Node {
             self.check_well()?;
         }
-        let (key, text) = (format!("{}{id}", kind.prefix()), encode(value)?);
-        self.write(|store| {
-            store.control.insert(&*key, &*text)?;
-            store.database.persist(PersistMode::SyncAll)
-        })
+        let mut frame = Frame::durable();
+        add(&mut frame, Table::Control, kind.key(id).as_bytes(), value)?;
+        self.write_durably(&mut frame)
     }
 
     /// Forgets what an operator decided. Blocks on the disk.
@@ -300,11 +277,8 @@ impl Journal {
     /// # Errors
     /// `Storage`.
     pub fn forget_control(&self, kind: Control, id: &str) -> Result<()> {
-        let key = format!("{}{id}", kind.prefix());
-        self.write(|store| {
-            store.control.remove(&*key)?;
-            store.database.persist(PersistMode::SyncAll)
-        })
+        let key = kind.key(id);
+        self.write_durably(&mut removal(Frame::durable(), Table::Control, key.as_bytes())?)
     }
 
     /// Everything of one kind that operators decided. Blocks on the disk.
@@ -315,26 +289,19 @@ impl Journal {
         self.read_prefix(kind.prefix())
     }
 
-    /// Writes a record as somebody else would: any text under any key. Of a key of 16 bytes it is a
-    /// lease's.
+    /// Writes a record as somebody else would: any text under any key.
     ///
     /// # Errors
     /// `Storage`.
-    pub(crate) fn write_raw(&self, key: &[u8], text: &[u8]) -> Result<()> {
-        self.write(|store| match key.len() {
-            16 => store.leases.insert(key, text),
-            _ => store.control.insert(key, text),
-        })
+    pub(crate) fn write_raw(&self, table: Table, key: &[u8], text: &[u8]) -> Result<()> {
+        let mut frame = Frame::new();
+        frame.put(table, key, |bytes| bytes.write_all(text)).map_err(storage)?;
+        self.write(&mut frame)
     }
 
     fn read_prefix<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>> {
-        self.read(|store| {
-            let one = |guard: fjall::Guard| {
-                let (key, value) = guard.into_inner().map_err(storage)?;
-                parse(&key.escape_ascii().to_string(), &value)
-            };
-            store.control.prefix(prefix).map(one).collect()
-        })
+        let one = |(key, value): Record| parse(&key.escape_ascii().to_string(), &value);
+        self.log.control(prefix).map_err(storage)?.into_iter().map(one).collect()
     }
 
     /// Writes where an operation stands. Blocks as [`Self::write_lease`].
@@ -342,8 +309,7 @@ impl Journal {
     /// # Errors
     /// `Storage`.
     pub fn write_operation<T: Serialize>(&self, id: &str, value: &T) -> Result<()> {
-        let (key, text) = (format!("{OPERATION}{id}"), encode(value)?);
-        self.write(|store| store.control.insert(&*key, &*text))
+        self.write(&mut put(Table::Control, format!("{OPERATION}{id}").as_bytes(), value)?)
     }
 
     /// Forgets an operation. Blocks as [`Self::write_lease`].
@@ -352,7 +318,7 @@ impl Journal {
     /// `Storage`.
     pub fn forget_operation(&self, id: &str) -> Result<()> {
         let key = format!("{OPERATION}{id}");
-        self.write(|store| store.control.remove(&*key))
+        self.write(&mut removal(Frame::new(), Table::Control, key.as_bytes())?)
     }
 
     /// Every operation. Blocks on the disk.
@@ -368,8 +334,7 @@ impl Journal {
     /// # Errors
     /// `Storage`.
     pub fn write_reply<T: Serialize>(&self, call: &str, value: &T) -> Result<()> {
-        let (key, text) = (format!("{REPLY}{call}"), encode(value)?);
-        self.write(|store| store.control.insert(&*key, &*text))
+        self.write(&mut put(Table::Control, format!("{REPLY}{call}").as_bytes(), value)?)
     }
 
     /// Forgets what a call was answered. Blocks as [`Self::write_lease`].
@@ -378,7 +343,7 @@ impl Journal {
     /// `Storage`.
     pub fn forget_reply(&self, call: &str) -> Result<()> {
         let key = format!("{REPLY}{call}");
-        self.write(|store| store.control.remove(&*key))
+        self.write(&mut removal(Frame::new(), Table::Control, key.as_bytes())?)
     }
 
     /// What every call was answered. Blocks on the disk.
@@ -389,63 +354,63 @@ impl Journal {
         self.read_prefix(REPLY)
     }
 
-    fn read<T>(&self, read: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
-        let opened = self.opened.read();
-        let store = opened.store.as_ref().ok_or_else(closed)?;
-        store::guarded(&self.dir, || read(store))
+    /// Whether [`Self::tend`] has something to do.
+    pub fn wants_tending(&self) -> bool {
+        self.log.wants_tending()
     }
 
-    /// Makes a change; if that fails, once more on a store that was opened anew.
-    fn write(&self, change: impl Fn(&Store) -> fjall::Result<()>) -> Result<()> {
-        let (life, failed) = {
-            let opened = self.opened.read();
-            let Err(failed) = opened.attempt(&change) else { return Ok(()) };
-            (opened.life, failed)
-        };
-        self.write_anew(&mut self.opened.write(), life, &failed, change)
+    /// Begins a new segment of the log when one is full, and drops what nobody needs any more. Blocks on
+    /// the disk, for as long as it takes to read and write some megabytes; writes go on meanwhile.
+    ///
+    /// # Errors
+    /// `Storage`, and nothing is lost: it may be tried again.
+    pub fn tend(&self) -> Result<()> {
+        self.log.tend().map_err(storage)
     }
 
-    /// Makes a change again that failed in the store's life `life`.
-    fn write_anew(
+    fn write(&self, frame: &mut Frame) -> Result<()> {
+        let Err(failed) = self.log.append(frame) else { return Ok(()) };
+        let _turn = self.turn.lock();
+        self.write_again(&failed, || self.log.append(frame))
+    }
+
+    fn write_durably(&self, frame: &mut Frame) -> Result<()> {
+        let Err(failed) = self.log.append_durably(frame) else { return Ok(()) };
+        let _turn = self.turn.lock();
+        self.write_again(&failed, || self.log.append_durably(frame))
+    }
+
+    /// Makes a write again that has failed, with the space kept back for the log.
+    fn write_again(
         &self,
-        opened: &mut Opened,
-        life: u64,
-        failed: &Error,
-        change: impl Fn(&Store) -> fjall::Result<()>,
+        failed: &io::Error,
+        write: impl FnOnce() -> io::Result<()>,
     ) -> Result<()> {
-        // Nothing more is handed out, whatever becomes of this one.
-        opened.is_well = false;
-        // Unless another has helped meanwhile.
-        if opened.life == life {
-            self.open_anew(opened, failed)?;
+        // Nothing more is handed out, whatever becomes of this one. If it was not the disk, or there is
+        // room again, the next acquire finds out.
+        if self.is_well.swap(false, Ordering::AcqRel) {
+            tracing::error!(error = %failed, "the journal cannot be written: nothing is handed out");
         }
-        opened.attempt(change)
+        self.reserve.give_to(&self.log.active());
+        write().map_err(storage)
     }
+}
 
-    /// Opens the store anew, with the space kept back for its log.
-    fn open_anew(&self, opened: &mut Opened, why: &Error) -> Result<()> {
-        if opened.failed_at.is_some_and(|it| it.elapsed() < PAUSE) {
-            return Err(closed());
-        }
-        let source = std::error::Error::source(why).map(ToString::to_string);
-        tracing::error!(error = source, "the journal cannot be written: nothing is handed out");
-        opened.store = None;
-        let reopened = self.reopen();
-        opened.failed_at = reopened.is_err().then(tokio::time::Instant::now);
-        // If it was not the disk, or there is room again, the next acquire finds out.
-        opened.store = Some(reopened?);
-        opened.life += 1;
-        Ok(())
-    }
+/// A frame with one record.
+fn put<T: Serialize>(table: Table, key: &[u8], value: &T) -> Result<Frame> {
+    let mut frame = Frame::new();
+    add(&mut frame, table, key, value)?;
+    Ok(frame)
+}
 
-    fn reopen(&self) -> Result<Store> {
-        store::wait_closed(&self.dir)?;
-        store::cut_torn(&self.dir)?;
-        if let Some(log) = tail::active(&self.dir).map_err(storage)? {
-            self.reserve.give_to(&log);
-        }
-        Store::open(&self.dir)
-    }
+fn add<T: Serialize>(frame: &mut Frame, table: Table, key: &[u8], value: &T) -> Result<()> {
+    let text = |bytes: &mut Vec<u8>| Ok(serde_json::to_writer(bytes, value)?);
+    frame.put(table, key, text).map_err(storage)
+}
+
+fn removal(mut frame: Frame, table: Table, key: &[u8]) -> Result<Frame> {
+    frame.remove(table, key).map_err(storage)?;
+    Ok(frame)
 }
 
 /// Looks through a log of these bytes, and again through what was left of it.
@@ -453,8 +418,8 @@ impl Journal {
 /// # Panics
 /// When what was left is not whole, or more than there was.
 pub(crate) fn fuzz_log(dir: &Path, log: &[u8]) {
-    let path = dir.join("0.jnl");
-    let look = || tail::cut_torn(dir);
+    let path = segments::path(dir, 1);
+    let look = || segments::open(dir).map(|found| found.cut);
     std::fs::write(&path, log).expect("a log");
     let cut = look();
     let left = std::fs::read(&path).expect("the log is there");
@@ -466,95 +431,4 @@ pub(crate) fn fuzz_log(dir: &Path, log: &[u8]) {
         }
         Err(_) => assert!(left == log, "what is damaged is left as it was"),
     }
-}
-
-/// Takes the lock that keeps other hearths out, also while the store is closed for a moment.
-fn lock(dir: &Path) -> Result<File> {
-    let make = || {
-        make_private_dir(dir)?;
-        check_private(dir)?;
-        beneath::open(&dir.join("owner"), OFlags::RDWR | OFlags::CREATE)
-    };
-    let file = make().map_err(|error| store::refused(dir, &error))?;
-    let mut tries = 0;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            // A child of a hearth that was killed has it, too, until it runs its own program.
-            Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => tries += 1,
-            Err(TryLockError::WouldBlock) => {
-                return Err(storage("another hearth runs on this state directory"));
-            }
-            Err(TryLockError::Error(error)) => return Err(storage(error)),
-        }
-        std::thread::sleep(PAUSE);
-    }
-}
-
-/// Refuses a directory that somebody else could have put something into, and links in it: the store opens
-/// its own files, and follows them.
-fn check_private(dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::MetadataExt as _;
-    let refuse = |path: &Path, why: &str| {
-        let why = format!("{} {why}: nobody but hearth puts anything there", path.display());
-        Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, why))
-    };
-    let own = rustix::process::geteuid().as_raw();
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for path in std::iter::once(Ok(dir.clone()))
-            .chain(std::fs::read_dir(&dir)?.map(|entry| Ok(entry?.path())))
-        {
-            let path: PathBuf = path.map_err(|error: std::io::Error| error)?;
-            let found = std::fs::symlink_metadata(&path)?;
-            match found.file_type() {
-                kind if kind.is_symlink() => return refuse(&path, "is a link"),
-                _ if found.uid() != own && found.uid() != 0 => {
-                    return refuse(&path, "is another user's");
-                }
-                _ if found.mode() & 0o022 != 0 => return refuse(&path, "can be written by others"),
-                kind if kind.is_dir() && path != dir => dirs.push(path),
-                kind if kind.is_dir() || kind.is_file() => {}
-                _ => return refuse(&path, "is no file"),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// As many as make two seconds: on a busy host such a child takes its time.
-const LOCK_TRIES: u32 = 20;
-
-/// What to do about a damaged journal.
-fn advice(dir: &Path) -> String {
-    let dir = dir.display();
-    format!(
-        "Put a copy of {dir} back. If there is none, move {dir} away and start once with --reap: \
-         that destroys the VMs here, and templates and pools have to be made again"
-    )
-}
-
-fn closed() -> Error {
-    storage("the journal is closed: a write failed, and it cannot be opened anew yet")
-}
-
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    // Most records fit: a lease's has some 600 bytes.
-    let mut text = Vec::with_capacity(1024);
-    serde_json::to_writer(&mut text, value).map_err(storage)?;
-    Ok(text)
-}
-
-/// Reads a record, which an error names.
-fn parse<T: DeserializeOwned>(name: &str, text: &[u8]) -> Result<T> {
-    serde_json::from_slice(text).map_err(|error| {
-        storage(format!(
-            "the journal is damaged: the record {name} cannot be read: {error}. Put a copy of the \
-             journal back, or start with an empty one and --reap"
-        ))
-    })
-}
-
-fn storage(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::Storage { source: source.into() }
 }

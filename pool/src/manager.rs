@@ -71,6 +71,11 @@ impl std::fmt::Debug for Manager {
 /// all, and a later start would find it.
 pub(crate) const UNTIL_KNOWN: Duration = Duration::MAX;
 
+/// How often it is looked whether the journal's log is to be kept short.
+const TEND_PERIOD: Duration = Duration::from_secs(1);
+/// How long after a try that failed.
+const TEND_PAUSE: Duration = Duration::from_secs(10);
+
 /// The key of whether the node drains.
 const DRAINS: &str = "drains";
 
@@ -157,6 +162,8 @@ impl Manager {
         let expiry = Arc::clone(self);
         let artifacts = async move { expiry.expire_artifacts().await };
         self.tasks.spawn_critical("expiry of artifacts", artifacts);
+        let keeper = Arc::clone(self);
+        self.tasks.spawn_critical("journal", async move { keeper.tend_journal().await });
         let turn = self.control.lock().await;
         let drains = self.journal.control::<bool>(Control::Node)?.contains(&true);
         self.phase.advance(PhaseEvent::Recovered { drains });
@@ -206,6 +213,31 @@ impl Manager {
         let journal = Arc::clone(&self.journal);
         let call = move || Ok(journal.write_control(Control::Node, DRAINS, &drains));
         self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await?
+    }
+
+    /// Keeps the journal's log short, for as long as hearth runs.
+    async fn tend_journal(self: Arc<Self>) {
+        let mut pause = TEND_PERIOD;
+        while !self.tasks.stopping().is_cancelled() {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.tasks.stopping().cancelled() => return,
+            }
+            if !self.journal.wants_tending() {
+                continue;
+            }
+            let journal = Arc::clone(&self.journal);
+            let tend = move || Ok(journal.tend());
+            let tended = self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, tend, drop).await;
+            pause = match tended.map_err(Error::from).flatten() {
+                Ok(()) => TEND_PERIOD,
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(%error, cause, "the journal's log grows: it cannot be tended");
+                    TEND_PAUSE
+                }
+            };
+        }
     }
 
     /// Takes no acquires any more because hearth is ending; tells those in line. VMs stay.

@@ -38,7 +38,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// What the journal's engine has to say is news only when something is wrong.
+/// What the store of version 0.1 has to say while its journal is taken over is news only when something is
+/// wrong.
 const QUIET: &str = "fjall=warn,lsm_tree=warn";
 
 /// The levels of the log, which can be changed.

@@ -59,6 +59,7 @@ impl Fixture for Append {
         written?;
         // It does not grow with the number of operations.
         records.iter().try_for_each(|it| journal.forget_lease(it.uid))?;
+        journal.tend()?;
         Ok(records.len())
     }
 }

@@ -4,21 +4,25 @@
 //! has a line that leads from the former to the new one. A field that readers may miss
 //! (`#[serde(default)]`) changes nothing.
 
-use fjall::PersistMode;
 use hearth_providers::Uid;
 use hearth_providers::env::Env;
 use serde::{Deserialize, Serialize};
 
-use super::store::Store;
-use super::{encode, parse, storage};
+use super::add;
+use super::frame::{Frame, Table};
+use super::log::Log;
+use super::trouble::{parse, storage};
 use crate::error::Result;
 
 /// The format that this version writes.
 pub(super) const FORMAT: u32 = 1;
 
+/// What the first record's key is.
+pub(super) const KEY: &[u8] = b"meta";
+
 /// Leads the records of one format to the next. It may be cut short and begin anew, so it must
 /// leave what it has done already.
-pub(super) type Step = fn(&Store) -> Result<()>;
+pub(super) type Step = fn(&Log) -> Result<()>;
 
 /// The steps, by the format that they lead on from. Every format since the first has one.
 pub(super) const STEPS: &[(u32, Step)] = &[];
@@ -35,8 +39,8 @@ impl Meta {
     ///
     /// # Errors
     /// `Storage` when that cannot be read.
-    pub(super) fn read(store: &Store) -> Result<Option<Self>> {
-        let text = store.meta.get("meta").map_err(storage)?;
+    pub(super) fn read(log: &Log) -> Result<Option<Self>> {
+        let text = log.get(KEY).map_err(storage)?;
         text.map(|text| parse("meta", &text)).transpose()
     }
 
@@ -44,22 +48,23 @@ impl Meta {
     ///
     /// # Errors
     /// `Storage`.
-    pub(super) fn create(store: &Store, env: &dyn Env) -> Result<Self> {
+    pub(super) fn create(log: &Log, env: &dyn Env) -> Result<Self> {
         let fresh = Self { format: FORMAT, state_uuid: env.uid() };
-        fresh.write(store)?;
+        fresh.write(log)?;
         Ok(fresh)
     }
 
-    fn write(&self, store: &Store) -> Result<()> {
-        store.meta.insert("meta", encode(self)?).map_err(storage)?;
-        store.database.persist(PersistMode::SyncAll).map_err(storage)
+    fn write(&self, log: &Log) -> Result<()> {
+        let mut frame = Frame::durable();
+        add(&mut frame, Table::Control, KEY, self)?;
+        log.append_durably(&mut frame).map_err(storage)
     }
 
     /// Leads the records on to the format `to`, step by step. Blocks on the disk.
     ///
     /// # Errors
     /// `Storage` when a newer hearth wrote them, no step leads on, or one fails.
-    pub(super) fn migrate(&mut self, store: &Store, steps: &[(u32, Step)], to: u32) -> Result<()> {
+    pub(super) fn migrate(&mut self, log: &Log, steps: &[(u32, Step)], to: u32) -> Result<()> {
         if self.format > to {
             return Err(storage(format!(
                 "the journal is of format {}, and this hearth knows formats up to {to}: a newer \
@@ -75,10 +80,10 @@ impl Meta {
                      start a version between, once"
                 )));
             };
-            step(store)?;
+            step(log)?;
             self.format += 1;
             // Each step counts when it is done: one cut short begins anew.
-            self.write(store)?;
+            self.write(log)?;
             tracing::info!(from, to = self.format, "the journal has a new format");
         }
         Ok(())

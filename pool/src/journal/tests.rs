@@ -5,7 +5,7 @@ mod formats;
 mod model;
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use hearth_providers::VmId;
 use hearth_providers::env::{SeededEnv, SystemEnv};
@@ -67,4 +67,49 @@ fn a_second_hearth_is_refused() {
     let second = Journal::open(dir.path(), &SystemEnv).unwrap_err();
     let source = std::error::Error::source(&second).unwrap().to_string();
     assert_eq!(source, "another hearth runs on this state directory");
+}
+
+#[test]
+fn what_is_written_while_the_log_is_tended_is_found_and_the_log_stays_short() {
+    const WRITERS: u8 = 4;
+    const ROUNDS: i64 = 200;
+    const SEGMENT_BYTES: u64 = 16 * 1024;
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open_in_segments(dir.path(), &SystemEnv, SEGMENT_BYTES).unwrap();
+    journal.write_control(Control::Pool, "p", &7).unwrap();
+    let left = std::sync::atomic::AtomicU8::new(WRITERS);
+    std::thread::scope(|scope| {
+        for writer in 1..=WRITERS {
+            let (journal, left) = (&journal, &left);
+            scope.spawn(move || {
+                for fence in 1..=ROUNDS {
+                    journal.write_lease(&LeaseRecord { fence, ..record(writer) }).unwrap();
+                    journal.write_lease(&LeaseRecord { fence, ..record(100 + writer) }).unwrap();
+                    journal.forget_lease(record(100 + writer).uid).unwrap();
+                }
+                left.fetch_sub(1, Ordering::Release);
+            });
+        }
+        while left.load(Ordering::Acquire) > 0 {
+            journal.tend().unwrap();
+            for lease in journal.leases().unwrap() {
+                assert!((1..=ROUNDS).contains(&lease.fence), "a record is whole at any time");
+            }
+        }
+    });
+    journal.tend().unwrap();
+    let total = |dir: &Path| -> u64 {
+        let files = std::fs::read_dir(dir).unwrap().map(|it| it.unwrap());
+        let logs = files.filter(|it| it.path().extension().is_some_and(|it| it == "log"));
+        logs.map(|it| it.metadata().unwrap().len()).sum()
+    };
+    let len = total(dir.path());
+    assert!(len <= 4 * SEGMENT_BYTES, "{len} bytes");
+    drop(journal);
+    let journal = Journal::open(dir.path(), &SystemEnv).unwrap();
+    let found: Vec<_> = journal.leases().unwrap().iter().map(|it| (it.uid, it.fence)).collect();
+    let mut wanted: Vec<_> = (1..=WRITERS).map(|byte| (record(byte).uid, ROUNDS)).collect();
+    wanted.sort_by_key(|(uid, _)| *uid.as_bytes());
+    assert_eq!(found, wanted);
+    assert_eq!(journal.control::<u32>(Control::Pool).unwrap(), [7]);
 }

@@ -69,9 +69,8 @@ fn journals(real: &mut Real) {
         tokio::time::sleep(std::time::Duration::from_secs(60)).await;
         copy_into(&world.journal(), &copy.0);
     });
-    let log = std::fs::read(copy.0.join("0.jnl")).unwrap();
-    let end = log.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    for (name, cut) in [("begun", end.min(4096)), ("short", 700)] {
+    let log = std::fs::read(copy.0.join("1.log")).unwrap();
+    for (name, cut) in [("begun", log.len().min(4096)), ("short", 700)] {
         real.logs.push((name.to_owned(), log[..cut].to_vec()));
     }
     let journal = Journal::open(&copy.0, &SystemEnv).unwrap();

@@ -255,7 +255,7 @@ pub(crate) const SCENES: [Scene; 11] = [
 fn journals(node: &Node) -> Vec<PathBuf> {
     let files = std::fs::read_dir(node.state().join("journal")).unwrap();
     let files = files.map(|it| it.unwrap().path());
-    files.filter(|it| it.extension().is_some_and(|it| it == "jnl")).collect()
+    files.filter(|it| it.extension().is_some_and(|it| it == "log")).collect()
 }
 
 /// Has strace do something to the system calls of `node`, those on `files` alone where there are some.

@@ -101,8 +101,7 @@ fn one(seed: u64) -> Result<(), String> {
 fn many(seeds: u64) -> Result<Counts, String> {
     let (next, total) = (AtomicU64::new(0), Mutex::new(Counts::default()));
     let failures = Mutex::new(std::collections::BTreeMap::new());
-    // Closing a journal waits for its threads: more than one seed for each core.
-    let threads = 2 * std::thread::available_parallelism().map_or(2, usize::from);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {

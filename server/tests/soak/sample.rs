@@ -5,15 +5,15 @@ use std::path::Path;
 
 use crate::hearth::{Answer, Hearth, Host};
 
-/// By how much the resident memory may grow: the allocator's arenas, and the tables that the
-/// journal holds in memory until they are written (8 MiB, and once more while one is written).
+/// By how much the resident memory may grow: the allocator's arenas, and a segment of the journal's log
+/// (8 MiB) while it is left behind.
 const MAX_RSS_GROWTH_BYTES: u64 = 24 << 20;
 /// Connections and files that come and go.
 const MAX_FDS_GROWTH: u64 = 8;
 /// Threads for blocking calls are made as they are needed at once, and end when they idle.
 const MAX_THREADS_GROWTH: u64 = 16;
-/// The journal drops files of its log beyond 64 MiB; the active one comes on top, and grows to as
-/// much; tables and what is kept back are small beside them.
+/// The journal's log drops segments beyond 32 MiB, or beyond twice what the requests that are remembered
+/// need, 70 MiB after a long run; what is kept back is 8 MiB more.
 const MAX_JOURNAL_BYTES: u64 = 192 << 20;
 /// Of what lies in the state directory beside the journal: instances come and go.
 const MAX_FILES_GROWTH: u64 = 16;

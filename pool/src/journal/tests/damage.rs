@@ -3,18 +3,22 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 
-use super::super::tail::{self, Broken};
+use super::super::frame::HEAD_BYTES;
+use super::super::segments::{self, Broken, Cut};
 use super::*;
+use crate::error::Error;
 
 const RECORDS: u8 = 6;
+
+fn cut_torn(dir: &Path) -> std::result::Result<Option<Cut>, Broken> {
+    segments::open(dir).map(|found| found.cut)
+}
 
 /// A closed journal of some leases and a pool; where each of its batches ends.
 fn written() -> (tempfile::TempDir, PathBuf, Vec<u64>) {
     let dir = tempfile::tempdir().unwrap();
-    let log = dir.path().join("0.jnl");
-    drop(Journal::open(dir.path(), &SystemEnv).unwrap());
+    let log = dir.path().join("1.log");
     let journal = Journal::open(dir.path(), &SystemEnv).unwrap();
-    // From the second opening on the log's length is where it ends.
     let len = || std::fs::metadata(&log).unwrap().len();
     journal.write_control(Control::Pool, "p", &7).unwrap();
     let mut ends = vec![len()];
@@ -76,16 +80,16 @@ fn a_log_cut_at_any_byte_has_every_record_before() {
     let (first, last) = (ends[usize::from(RECORDS) - 2], ends[usize::from(RECORDS)]);
     for cut in first..=last {
         let copy = copy_of(dir.path());
-        let file = OpenOptions::new().write(true).open(copy.path().join("0.jnl")).unwrap();
+        let file = OpenOptions::new().write(true).open(copy.path().join("1.log")).unwrap();
         file.set_len(cut).unwrap();
-        let torn = tail::cut_torn(copy.path()).unwrap();
+        let torn = cut_torn(copy.path()).unwrap();
         let whole = *ends.iter().rfind(|end| **end <= cut).unwrap();
         assert_eq!(
             torn.map(|it| (it.at, it.at + it.bytes <= cut)),
             (cut > whole).then_some((whole, true))
         );
-        // Opening is slow here; a cut is a cut.
-        if cut % 128 == 0 || ends.contains(&cut) {
+        // Opening writes much here; a cut is a cut.
+        if cut % 32 == 0 || ends.contains(&cut) {
             file.set_len(cut).unwrap();
             let journal = Journal::open(copy.path(), &SystemEnv).unwrap();
             expect_before(&journal, &ends, cut);
@@ -102,23 +106,17 @@ fn a_log_cut_at_any_byte_has_every_record_before() {
 fn a_bit_that_flipped_in_the_last_record_costs_that_record_at_most() {
     let (dir, _, ends) = written();
     let (begin, end) = (ends[usize::from(RECORDS) - 1], ends[usize::from(RECORDS)]);
-    // The frame in every byte, the text here and there.
-    for at in (begin..end).filter(|at| *at < begin + 64 || at + 20 > end || at % 29 == 0) {
+    for at in begin..end {
         let copy = copy_of(dir.path());
-        flip(&copy.path().join("0.jnl"), at, 1 << (at % 8));
-        // Opening is slow here; some will do.
+        flip(&copy.path().join("1.log"), at, 1 << (at % 8));
+        // Opening writes much here; some will do.
         if at % 5 != 0 {
-            let cut = tail::cut_torn(copy.path()).unwrap();
-            let is_number = (begin + 5..begin + 13).contains(&at);
-            assert!(cut.map_or(is_number, |it| it.at == begin));
+            let cut = cut_torn(copy.path()).unwrap().unwrap();
+            assert!(cut.at == begin && cut.bytes == end - begin);
             continue;
         }
         let journal = Journal::open(copy.path(), &SystemEnv).unwrap();
-        let leases = journal.leases().unwrap().len();
-        // The change's number is in no checksum: the record is whole with another, too.
-        let is_number = (begin + 5..begin + 13).contains(&at);
-        assert!(leases == usize::from(RECORDS) - 1 || is_number, "flipped at {at}");
-        expect_before(&journal, &ends, if leases == usize::from(RECORDS) { end } else { begin });
+        expect_before(&journal, &ends, begin);
     }
 }
 
@@ -126,21 +124,18 @@ fn a_bit_that_flipped_in_the_last_record_costs_that_record_at_most() {
 fn a_log_damaged_in_its_middle_is_refused_with_what_to_do() {
     let (dir, _, ends) = written();
     let (begin, end) = (ends[1], ends[2]);
-    for at in (begin..end).filter(|at| *at < begin + 60 || at + 20 > end || at % 29 == 0) {
-        if (begin + 5..begin + 13).contains(&at) {
-            continue;
-        }
+    for at in begin..end {
         let copy = copy_of(dir.path());
-        let log = copy.path().join("0.jnl");
+        let log = copy.path().join("1.log");
         flip(&log, at, 1 << (at % 8));
         if at % 5 != 0 {
-            let broken = tail::cut_torn(copy.path()).unwrap_err();
+            let broken = cut_torn(copy.path()).unwrap_err();
             assert!(matches!(broken, Broken::Body { at, .. } if at == begin), "{broken:?}");
             continue;
         }
         let before = std::fs::read(&log).unwrap();
         let text = why(&Journal::open(copy.path(), &SystemEnv).unwrap_err());
-        assert!(text.contains(&format!("0.jnl is not whole at byte {begin}")), "{at}: {text}");
+        assert!(text.contains(&format!("1.log is not whole at byte {begin}")), "{at}: {text}");
         assert!(text.contains("Put a copy of") && text.contains("--reap"), "{text}");
         assert!(before == std::fs::read(&log).unwrap(), "what is damaged is left as it was");
     }
@@ -158,33 +153,15 @@ fn pages_that_were_never_written_are_a_torn_tail_unless_something_fsynced_follow
             journal.write_control(Control::Pool, "p", &7).unwrap();
         }
         drop(journal);
-        let log = dir.path().join("0.jnl");
+        let log = dir.path().join("1.log");
         let file = OpenOptions::new().write(true).open(&log).unwrap();
         file.write_all_at(&[0; 4096], 8192).unwrap();
-        match tail::cut_torn(dir.path()) {
+        match cut_torn(dir.path()) {
             Ok(cut) => assert!(!follows_control && cut.unwrap().at <= 8192),
             Err(Broken::Body { at, .. }) => assert!(follows_control && at <= 8192),
             Err(broken) => panic!("{broken:?}"),
         }
     }
-}
-
-/// A closed journal whose records are in tables.
-fn in_tables() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::open(dir.path(), &SystemEnv).unwrap();
-    for byte in 1..=60 {
-        journal.write_lease(&record(byte)).unwrap();
-    }
-    journal.write_control(Control::Pool, "p", &7).unwrap();
-    let opened = journal.opened.read();
-    let store = opened.store.as_ref().unwrap();
-    for keyspace in [&store.meta, &store.leases, &store.control] {
-        keyspace.rotate_memtable_and_wait().unwrap();
-    }
-    drop(opened);
-    drop(journal);
-    dir
 }
 
 /// Opens and reads everything, as a start does.
@@ -193,60 +170,128 @@ fn read_all(dir: &Path) -> Result<(usize, usize)> {
     Ok((journal.leases()?.len(), journal.control::<u32>(Control::Pool)?.len()))
 }
 
-#[test]
-fn damaged_tables_and_manifests_are_refused_with_what_to_do_and_never_panic() {
-    let dir = in_tables();
-    assert_eq!(read_all(copy_of(dir.path()).path()).unwrap(), (60, 1));
-    let mut files = Vec::new();
-    list(dir.path(), Path::new(""), &mut files);
-    let mut refused = 0;
-    for lost in ["0.jnl", "version", "keyspaces/2", "keyspaces"] {
-        let copy = copy_of(dir.path());
-        let lost = copy.path().join(lost);
-        if lost.is_dir() {
-            std::fs::remove_dir_all(&lost).unwrap();
-        } else {
-            std::fs::remove_file(&lost).unwrap();
-        }
-        let text = why(&read_all(copy.path()).unwrap_err());
-        assert!(text.contains("--reap"), "{}: {text}", lost.display());
+/// Segments are this small here.
+const SMALL_BYTES: u64 = 4096;
+
+/// A closed journal of some segments, none of which was removed; 60 leases, and a pool in the first.
+fn in_segments() -> (tempfile::TempDir, Vec<PathBuf>) {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open_in_segments(dir.path(), &SystemEnv, SMALL_BYTES).unwrap();
+    journal.write_control(Control::Pool, "p", &7).unwrap();
+    for byte in 1..=60 {
+        journal.write_lease(&record(byte)).unwrap();
+        journal.tend().unwrap();
     }
-    for file in files.iter().filter(|file| file.starts_with("keyspaces")) {
-        let len = std::fs::metadata(dir.path().join(file)).unwrap().len();
-        for at in (0..len).step_by(usize::try_from(len / 5).unwrap().max(1)) {
-            let copy = copy_of(dir.path());
-            flip(&copy.path().join(file), at, 0x40);
-            match read_all(copy.path()) {
-                // What no reader needs is damaged without harm.
-                Ok(found) => {
-                    assert_eq!(found, (60, 1), "{} at {at}", file.display());
-                }
-                Err(error) => {
-                    let text = why(&error);
-                    assert!(text.contains("damaged") && text.contains("--reap"), "{text}");
-                    refused += 1;
-                }
-            }
-        }
-        let copy = copy_of(dir.path());
-        std::fs::remove_file(copy.path().join(file)).unwrap();
-        match read_all(copy.path()) {
-            // A manifest that a later one replaced.
-            Ok(found) => assert_eq!(found, (60, 1), "without {}", file.display()),
-            Err(error) => {
-                assert!(why(&error).contains("--reap"), "{}: {}", file.display(), why(&error))
-            }
-        }
-    }
-    assert!(refused > 30, "{refused}");
+    drop(journal);
+    let files = (1..).map(|it| segments::path(dir.path(), it));
+    let files: Vec<_> = files.take_while(|it| it.exists()).collect();
+    assert!(files.len() > 5, "{}", files.len());
+    (dir, files)
 }
 
-fn list(root: &Path, below: &Path, files: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(root.join(below)).unwrap() {
-        let entry = entry.unwrap();
-        let path = below.join(entry.file_name());
-        if entry.path().is_dir() { list(root, &path, files) } else { files.push(path) }
+#[test]
+fn a_segment_that_is_lost_is_noticed_whichever_it_is() {
+    let (dir, files) = in_segments();
+    assert_eq!(read_all(copy_of(dir.path()).path()).unwrap(), (60, 1));
+    for file in &files {
+        let copy = copy_of(dir.path());
+        let name = file.file_name().unwrap();
+        std::fs::remove_file(copy.path().join(name)).unwrap();
+        let text = why(&read_all(copy.path()).unwrap_err());
+        let missing = format!("{} is missing", name.to_string_lossy());
+        assert!(text.contains(&missing) && text.contains("--reap"), "{text}");
     }
+    let copy = copy_of(dir.path());
+    files.iter().for_each(|it| {
+        std::fs::remove_file(copy.path().join(it.file_name().unwrap())).unwrap();
+    });
+    let text = why(&read_all(copy.path()).unwrap_err());
+    assert!(text.contains("1.log is missing") && text.contains("--reap"), "{text}");
+}
+
+#[test]
+fn segments_damaged_anywhere_but_at_the_very_end_are_refused() {
+    let (dir, files) = in_segments();
+    let (last, full) = files.split_last().unwrap();
+    for file in full {
+        let len = std::fs::metadata(file).unwrap().len();
+        for at in (0..len).step_by(97).chain(len - HEAD_BYTES as u64 - 4..len) {
+            let copy = copy_of(dir.path());
+            let name = file.file_name().unwrap();
+            flip(&copy.path().join(name), at, 0x40);
+            match cut_torn(copy.path()) {
+                Err(Broken::Body { file, .. }) => assert_eq!(file.file_name(), Some(name)),
+                other => panic!("{} at {at}: {other:?}", name.display()),
+            }
+        }
+    }
+    flip(last, std::fs::metadata(last).unwrap().len() - 1, 1);
+    assert!(matches!(cut_torn(dir.path()), Ok(Some(_))));
+}
+
+#[test]
+fn a_segment_whose_end_was_never_written_is_torn_unless_something_fsynced_follows() {
+    for follows_control in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open_in_segments(dir.path(), &SystemEnv, SMALL_BYTES).unwrap();
+        for byte in 1..=8 {
+            journal.write_lease(&record(byte)).unwrap();
+        }
+        journal.tend().unwrap();
+        journal.write_lease(&record(9)).unwrap();
+        if follows_control {
+            journal.write_control(Control::Pool, "p", &7).unwrap();
+        }
+        drop(journal);
+        let (first, second) = (segments::path(dir.path(), 1), segments::path(dir.path(), 2));
+        let len = std::fs::metadata(&first).unwrap().len();
+        // In the middle of a record, and at the end of one: without what says where it goes on.
+        for lost in [300, HEAD_BYTES as u64 + 11] {
+            let copy = copy_of(dir.path());
+            let (first, second) = (
+                copy.path().join(first.file_name().unwrap()),
+                copy.path().join(second.file_name().unwrap()),
+            );
+            OpenOptions::new().write(true).open(&first).unwrap().set_len(len - lost).unwrap();
+            match cut_torn(copy.path()) {
+                Ok(Some(cut)) => {
+                    assert!(!follows_control && cut.file == first && cut.at <= len - lost);
+                    assert!(!second.exists(), "what follows goes with it");
+                    let leases = read_all(copy.path()).unwrap().0;
+                    assert_eq!(leases, if lost == 300 { 7 } else { 8 });
+                }
+                Err(Broken::Body { .. }) => assert!(follows_control && second.exists()),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_life_that_was_killed_between_two_steps_of_tending_left_nothing_wrong() {
+    let (dir, files) = in_segments();
+    // The next segment was made, and nothing written to it yet.
+    let copy = copy_of(dir.path());
+    let next = segments::path(copy.path(), u32::try_from(files.len()).unwrap() + 1);
+    File::create(&next).unwrap();
+    assert_eq!(read_all(copy.path()).unwrap(), (60, 1));
+    // The oldest was copied and left behind, and not removed yet.
+    let journal = Journal::open_in_segments(dir.path(), &SystemEnv, SMALL_BYTES).unwrap();
+    for byte in 1..=60 {
+        journal.write_lease(&LeaseRecord { state: RecordState::Gone, ..record(byte) }).unwrap();
+    }
+    files.iter().for_each(|it| std::fs::hard_link(it, it.with_extension("kept")).unwrap());
+    journal.tend().unwrap();
+    drop(journal);
+    let oldest = || files.iter().position(|it| it.exists()).unwrap();
+    let kept = oldest();
+    assert!(kept > 0, "half of it was needed no more");
+    let left = &files[kept - 1];
+    std::fs::rename(left.with_extension("kept"), left).unwrap();
+    let journal = Journal::open_in_segments(dir.path(), &SystemEnv, SMALL_BYTES).unwrap();
+    assert!(journal.leases().unwrap().iter().all(|it| it.state == RecordState::Gone));
+    assert_eq!(journal.control::<u32>(Control::Pool).unwrap(), [7]);
+    assert_eq!(oldest(), kept);
 }
 
 #[test]
@@ -261,8 +306,8 @@ fn a_journal_without_its_first_record_is_not_a_new_one() {
 fn a_record_that_does_not_parse_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(dir.path(), &SystemEnv).unwrap();
-    journal.write(|store| store.leases.insert(record(1).uid.as_bytes(), "{\"uid\":")).unwrap();
-    journal.write(|store| store.control.insert("pool/p", "seven")).unwrap();
+    journal.write_raw(Table::Leases, record(1).uid.as_bytes(), b"{\"uid\":").unwrap();
+    journal.write_raw(Table::Control, b"pool/p", b"seven").unwrap();
     let text = why(&journal.leases().unwrap_err());
     assert!(text.contains(&record(1).uid.to_string()) && text.contains("--reap"), "{text}");
     let text = why(&journal.control::<u32>(Control::Pool).unwrap_err());
@@ -271,16 +316,10 @@ fn a_record_that_does_not_parse_is_named() {
 
 #[test]
 fn a_first_start_that_was_killed_is_begun_anew() {
-    for has_marker in [false, true] {
-        let dir = tempfile::tempdir().unwrap();
-        // As the store begins: a log of zeros, its directory, and a marker when all is there.
-        File::create(dir.path().join("0.jnl")).unwrap().set_len(1 << 20).unwrap();
-        std::fs::create_dir(dir.path().join("keyspaces")).unwrap();
-        if has_marker {
-            File::create(dir.path().join("version")).unwrap();
-        }
-        let journal = Journal::open(dir.path(), &SystemEnv).unwrap();
-        assert!(journal.is_new());
-        journal.write_lease(&record(1)).unwrap();
-    }
+    let dir = tempfile::tempdir().unwrap();
+    File::create(dir.path().join("owner")).unwrap();
+    File::create(dir.path().join("1.log")).unwrap();
+    let journal = Journal::open(dir.path(), &SystemEnv).unwrap();
+    assert!(journal.is_new());
+    journal.write_lease(&record(1)).unwrap();
 }

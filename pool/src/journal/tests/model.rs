@@ -1,5 +1,5 @@
 //! A journal against maps: what was written is found, and nothing else, however often it was
-//! closed, wherever its log was cut, and whether it is in the log or in tables.
+//! closed, wherever its log was cut, and whichever segments of it were left behind.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -8,7 +8,6 @@ use std::os::unix::fs::FileExt as _;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::super::tail;
 use super::*;
 
 #[derive(Clone, Debug)]
@@ -26,8 +25,8 @@ enum Step {
     Garble {
         before_end: u64,
     },
-    /// Everything goes from the log into tables.
-    Compact,
+    /// A full segment is ended, and old ones are left behind.
+    Tend,
 }
 
 #[derive(Clone, Debug)]
@@ -79,7 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<Index>(), select(vec![0, 0, 1, 200, 5000]), select(vec![0, 0xA5]))
             .prop_map(|(at, more, byte)| Step::Tear { at, more, byte }),
         1 => (5..15_u64).prop_map(|before_end| Step::Garble { before_end }),
-        1 => Just(Step::Compact),
+        3 => Just(Step::Tend),
     ]
 }
 
@@ -115,7 +114,7 @@ impl Change {
 
 struct World {
     journal: Option<Journal>,
-    /// What is in tables, or in the log before what can be cut.
+    /// What is in the log before what can be cut.
     base: Found,
     base_len: u64,
     /// What was written since, and where each ends in the log.
@@ -126,9 +125,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        // From the second opening on the log's length is where it ends.
-        drop(Journal::open(dir.path(), &SystemEnv).unwrap());
-        let journal = Journal::open(dir.path(), &SystemEnv).unwrap();
+        let journal = Journal::open_in_segments(dir.path(), &SystemEnv, SMALL_BYTES).unwrap();
         let base = Found::default();
         let mut world = Self { journal: Some(journal), base, base_len: 0, written: vec![], dir };
         world.base_len = world.len();
@@ -136,7 +133,11 @@ impl World {
     }
 
     fn log(&self) -> PathBuf {
-        tail::active(self.dir.path()).unwrap().unwrap()
+        let files = std::fs::read_dir(self.dir.path()).unwrap().map(|it| it.unwrap().path());
+        let number =
+            |file: &PathBuf| file.file_stem().unwrap().to_str().unwrap().parse::<u32>().ok();
+        let logs = files.filter(|it| it.extension().is_some_and(|it| it == "log"));
+        logs.max_by_key(number).unwrap()
     }
 
     fn len(&self) -> u64 {
@@ -152,7 +153,7 @@ impl World {
     fn reopen(&mut self) -> Result<(), TestCaseError> {
         let state_uuid = self.journal.as_ref().map(Journal::state_uuid);
         self.journal = None;
-        let journal = Journal::open(self.dir.path(), &SystemEnv).unwrap();
+        let journal = Journal::open_in_segments(self.dir.path(), &SystemEnv, SMALL_BYTES).unwrap();
         prop_assert!(!journal.is_new());
         prop_assert!(state_uuid.is_none_or(|it| it == journal.state_uuid()));
         self.journal = Some(journal);
@@ -201,14 +202,10 @@ impl World {
                 let end = self.written.last().map_or(self.base_len, |(end, _)| *end);
                 prop_assert_eq!(self.len(), end, "cut at the last whole change");
             }
-            Step::Compact => {
-                let opened = self.journal.as_ref().unwrap().opened.read();
-                let store = opened.store.as_ref().unwrap();
-                for keyspace in [&store.meta, &store.leases, &store.control] {
-                    keyspace.rotate_memtable_and_wait().unwrap();
-                }
-                drop(opened);
-                self.reopen()?;
+            Step::Tend => {
+                let journal = self.journal.as_ref().unwrap();
+                journal.tend().unwrap();
+                prop_assert!(!journal.wants_tending());
                 self.base = self.expected();
                 self.base_len = self.len();
                 self.written.clear();
@@ -229,6 +226,9 @@ impl World {
         Ok(())
     }
 }
+
+/// Segments are this small here.
+const SMALL_BYTES: u64 = 2048;
 
 /// Opening is slow: far fewer cases than of others, and more where more are asked for.
 fn config() -> ProptestConfig {

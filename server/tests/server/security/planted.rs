@@ -147,10 +147,10 @@ async fn a_journal_that_others_can_write_to_is_refused() {
     let kept = furnished().await;
     let mut config = Config::default();
     configure(&mut config, kept.path());
-    let log = kept.path().join("state/journal/0.jnl");
+    let log = kept.path().join("state/journal/1.log");
     std::fs::set_permissions(&log, std::fs::Permissions::from_mode(0o666)).unwrap();
     let refused = Hearth::open(config.clone(), Levels::detached()).await.unwrap_err().to_string();
-    assert!(refused.contains("0.jnl can be written by others"), "{refused}");
+    assert!(refused.contains("1.log can be written by others"), "{refused}");
     std::fs::set_permissions(&log, std::fs::Permissions::from_mode(0o600)).unwrap();
     Hearth::open(config, Levels::detached()).await.unwrap().end(true).await;
 }
