@@ -27,6 +27,7 @@ test: setup guest ## Every test, real VMs included, and the demo
 test-long: setup guest ## What takes too long for every change: many more random cases, and rounds
 	PROPTEST_CASES=20000 HEARTH_SOAK_CYCLES=100000 HEARTH_LONG=1 $(CARGO) test --workspace --exclude hearth-providers
 	PROPTEST_CASES=20000 $(CARGO) test --package hearth-providers --lib model
+	HEARTH_SIM_SEEDS=1000 $(CARGO) test --package hearth-server --test sim
 	HEARTH_KILLS=qemu $(CARGO) test --package hearth-server --test kills
 	set -e; for round in 1 2 3 4 5; do \
 	    $(CARGO) test --package hearth-providers --package hearth-server; \
