@@ -59,7 +59,7 @@ deviants: ## Show that the contract's cases can fail
 fuzz: ## Search for input that hearth cannot bear: FUZZ_SECONDS (60) for each target; TARGETS picks some
 	@scripts/fuzz $(TARGETS)
 
-bench: setup guest ## Measure the budgets of docs/performance.md in some minutes, and print what is met
+bench: setup guest ## Measure the budgets of docs/performance.md within five minutes, and print what is met
 	$(CARGO) build --release --package hearth-server
 	$(CARGO) build --release --package hearth-benches --bin hearth-bench
 	$(CARGO) run --release --package hearth-benches --bin budgets -- $(if $(RESULTS),--json $(RESULTS))

@@ -22,12 +22,14 @@ use hearth_providers::env::{Env as _, SystemEnv};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
+use crate::Shown;
 use crate::operator::{PATIENCE, client, metric, until, until_ready};
 use crate::rig::{Home, Served};
-use crate::{Extent, Shown};
 
 /// Points of each line.
 const STEPS: usize = 4;
+/// How many more each has than the one before.
+const STEP: usize = 10_000;
 /// Calls under way at once.
 const AT_ONCE: usize = 32;
 const WARM: &str = "hearth_warm_vms{pool=\"default\"}";
@@ -37,26 +39,25 @@ const LEASED: &str = "hearth_leased_vms{pool=\"default\"}";
 ///
 /// # Errors
 /// When a hearth does not start or answer, or the kernel does not say what it uses.
-pub(crate) fn measure(extent: Extent) -> Result<Shown, Box<dyn Error>> {
-    let step = if extent.is_full { 10_000 } else { 2_500 };
+pub(crate) fn measure() -> Result<Shown, Box<dyn Error>> {
     let runtime = Runtime::new()?;
-    let most = step * (STEPS - 1);
+    let most = STEP * (STEPS - 1);
     let say = |what: &str, points: &[(usize, u64)]| {
         let value = format!("{:.0} bytes, from 0 to {most}", slope(points));
         Figure::new(format!("resident memory for each {what}"), value)
     };
     let figures = vec![
-        say("warm VM (memory provider)", &warm(step)?),
-        say("VM with a lease", &leased(&runtime, step, false)?),
-        say("remembered request, its lease ended", &leased(&runtime, step, true)?),
+        say("warm VM (memory provider)", &warm()?),
+        say("VM with a lease", &leased(&runtime, false)?),
+        say("remembered request, its lease ended", &leased(&runtime, true)?),
     ];
     Ok(Shown { rows: Vec::new(), figures })
 }
 
-fn warm(step: usize) -> Result<Vec<(usize, u64)>, Box<dyn Error>> {
+fn warm() -> Result<Vec<(usize, u64)>, Box<dyn Error>> {
     (0..STEPS)
         .map(|number| {
-            let depth = number * step;
+            let depth = number * STEP;
             let home = Home::new()?;
             let hearth = home.serve(&configuration(depth))?;
             until_ready(&hearth)?;
@@ -67,11 +68,7 @@ fn warm(step: usize) -> Result<Vec<(usize, u64)>, Box<dyn Error>> {
 }
 
 /// Leases that are kept, or `are_released` as soon as they are there.
-fn leased(
-    runtime: &Runtime,
-    step: usize,
-    are_released: bool,
-) -> Result<Vec<(usize, u64)>, Box<dyn Error>> {
+fn leased(runtime: &Runtime, are_released: bool) -> Result<Vec<(usize, u64)>, Box<dyn Error>> {
     let home = Home::new()?;
     let hearth = home.serve(&configuration(0))?;
     until_ready(&hearth)?;
@@ -83,13 +80,13 @@ fn leased(
     let mut points = Vec::with_capacity(STEPS);
     for number in 0..STEPS {
         if number > 0 {
-            runtime.block_on(claim(&client, step, are_released))?;
+            runtime.block_on(claim(&client, STEP, are_released))?;
         }
-        let expected = if are_released { 0 } else { number * step };
+        let expected = if are_released { 0 } else { number * STEP };
         until("all leases are there", || {
             Ok(metric(&hearth, LEASED).is_ok_and(|it| is(it, expected)))
         })?;
-        points.push((number * step, resident_bytes(&hearth)?));
+        points.push((number * STEP, resident_bytes(&hearth)?));
     }
     Ok(points)
 }

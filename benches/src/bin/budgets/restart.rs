@@ -10,7 +10,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
-use hearth_benches::budget::{Bound, Figure, Measured, Row};
+use hearth_benches::budget::{Bound, Measured, Row};
 use hearth_benches::{Ratio, median};
 use hearth_proto::v1::AcquireVmRequest;
 use hearth_proto::v1::acquire_vm_request::Expiration;
@@ -29,51 +29,48 @@ const BUDGET: (&str, Bound) =
     ("restart with 1,000 stand-ins and 50 QEMUs, until SERVING", Bound::AtMost(1.0));
 /// What a restart may take.
 const ALLOWED: Duration = Duration::from_secs(1);
-/// VMs that are warm, and so probed.
+/// Processes that stand in for QEMUs.
+const STAND_INS: usize = 1_000;
+/// Real ones.
+const QEMUS: usize = 50;
+/// Those of them that are warm, and so probed.
 const WARM: usize = 4;
+/// Restarts.
+const TIMES: usize = 9;
 const HALF_A_DAY_S: i64 = 12 * 3600;
 
-/// Measures the budget of a restart; without everything, a figure of a smaller one.
+/// Measures the budget of a restart, when there is time for all of it.
 ///
 /// # Errors
 /// When a hearth does not start, or does not find again what it left.
 pub(crate) fn measure(extent: Extent) -> Result<Shown, Box<dyn Error>> {
     let (what, bound) = BUDGET;
-    let mut shown = Shown::default();
-    let spec = match qemu_here() {
-        Ok(spec) => spec,
-        Err(why) => {
-            shown.rows.push(Row::not_measured(what, bound, why));
-            return Ok(shown);
+    let row = match (extent.is_full, qemu_here()) {
+        (false, _) => Row::not_measured(what, bound, "only with --full"),
+        (true, Err(why)) => Row::not_measured(what, bound, why),
+        (true, Ok(spec)) => {
+            let kernel = spec.kernel.ok_or("no kernel")?;
+            let guest = kernel.parent().ok_or("a kernel without a directory")?;
+            Row::measured(what, bound, judged(&restarts(guest)?))
         }
     };
-    let kernel = spec.kernel.ok_or("no kernel")?;
-    let guest = kernel.parent().ok_or("a kernel without a directory")?;
-    let (stand_ins, qemus, times) = if extent.is_full { (1_000, 50, 9) } else { (200, 5, 3) };
-    let restarts = restarts(guest, stand_ins, qemus, times)?;
+    Ok(Shown { rows: vec![row], figures: Vec::new() })
+}
+
+fn judged(restarts: &[Restart]) -> Measured {
     let of = |part: fn(&Restart) -> Duration| median(restarts.iter().map(part).collect());
     let (serving, reachable) = (of(|it| it.serving), of(|it| it.reachable));
     let said = format!(
         "{serving:.2?}, of which {:.0?} after the port was open, with the probes of {WARM} warm VMs",
         serving.saturating_sub(reachable)
     );
-    let row = if extent.is_full {
-        let mut shares: Vec<_> =
-            restarts.iter().map(|it| it.serving.as_secs_f64() / ALLOWED.as_secs_f64()).collect();
-        shares.sort_by(f64::total_cmp);
-        // So few: the median is between the second and the last but one with 96 %.
-        let (low, high) = (shares[1], shares[times - 2]);
-        let ratio = Ratio { median: shares[times / 2], low, high };
-        Row::measured(what, bound, Measured::new(said, format!("{ALLOWED:?}"), ratio))
-    } else {
-        shown.figures.push(Figure::new(
-            format!("restart with {stand_ins} stand-ins and {qemus} QEMUs, median of {times}"),
-            said,
-        ));
-        Row::not_measured(what, bound, "only with --full")
-    };
-    shown.rows.push(row);
-    Ok(shown)
+    let share = |it: &Restart| it.serving.as_secs_f64() / ALLOWED.as_secs_f64();
+    let mut shares: Vec<_> = restarts.iter().map(share).collect();
+    shares.sort_by(f64::total_cmp);
+    // So few: the median is between the second and the last but one with 96 %.
+    let (low, high) = (shares[1], shares[TIMES - 2]);
+    let ratio = Ratio { median: shares[TIMES / 2], low, high };
+    Measured::new(said, format!("{ALLOWED:?}"), ratio)
 }
 
 /// One start, from that of the process.
@@ -84,39 +81,34 @@ struct Restart {
     serving: Duration,
 }
 
-fn restarts(
-    guest: &Path,
-    stand_ins: usize,
-    qemus: usize,
-    times: usize,
-) -> Result<Vec<Restart>, Box<dyn Error>> {
+fn restarts(guest: &Path) -> Result<Vec<Restart>, Box<dyn Error>> {
     let home = Home::new()?;
     let _ended = Leftovers(&home);
     let configuration = format!(
         "guest = {guest:?}\n[providers.qemu]\nkind = \"qemu\"\n[default_pool]\ndepth = {WARM}\n"
     );
     let mut hearth = home.serve(&configuration)?;
-    let model = Runtime::new()?.block_on(claim(&hearth, qemus - WARM))?;
+    let model = Runtime::new()?.block_on(claim(&hearth, QEMUS - WARM))?;
     let leased = "hearth_leased_vms{pool=\"default\"}";
     until("the pool is full again", || is_full(&hearth))?;
     hearth.kill()?;
-    let _planted = plant(&home.state(), &home.runtime(), &model, stand_ins)?;
-    let mut restarts = Vec::with_capacity(times);
+    let _planted = plant(&home.state(), &home.runtime(), &model, STAND_INS)?;
+    let mut restarts = Vec::with_capacity(TIMES);
     // The first one finds the stand-ins' directories cold, and is not counted.
-    for number in 0..=times {
+    for number in 0..=TIMES {
         let begun = Instant::now();
         hearth = home.serve(&configuration)?;
         let reachable = begun.elapsed();
         until_ready(&hearth)?;
         let serving = begun.elapsed();
         restarts.extend((number > 0).then_some(Restart { reachable, serving }));
-        let (found, expected) = (metric(&hearth, leased)?, stand_ins + qemus - WARM);
+        let (found, expected) = (metric(&hearth, leased)?, STAND_INS + QEMUS - WARM);
         if found != expected as f64 {
             return Err(format!("{found} VMs are leased, not {expected}").into());
         }
         until("the pool is full again", || is_full(&hearth))?;
         eprint!(".");
-        if number < times {
+        if number < TIMES {
             hearth.kill()?;
         }
     }
