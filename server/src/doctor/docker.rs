@@ -1,6 +1,7 @@
 //! What `hearth doctor` looks at for Docker and podman.
 //!
-//! The engine is asked as the server asks it when it opens a provider; nothing is made on it.
+//! The engine is asked as the server asks it when it opens a provider; nothing is made on it. One that accepts and
+//! does not answer is given up.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use hearth_providers::docker::{self, DockerConfig};
 use hearth_providers::env::SystemEnv;
 
 use super::Check;
-use super::facts::{Facts, said};
+use super::facts::{Facts, PATIENCE, said};
 
 const START: &str = "start the engine (for podman: podman system service), let this user open its \
                      socket (group docker), or say where it is: --socket PATH, and \
@@ -25,6 +26,7 @@ pub(super) fn docker(socket: Option<&Path>) -> Vec<Check> {
     // It carries a state's name, and nothing is made that could.
     let mut config = DockerConfig::new("doctor");
     config.socket = socket.map_or(config.socket, Path::to_owned);
+    config.command_timeout = config.command_timeout.min(PATIENCE);
     match docker::ask(config, Arc::new(SystemEnv)) {
         Ok(facts) => judge(&Facts(facts)),
         Err(error) => vec![Check::fail("engine", said(&error), START)],

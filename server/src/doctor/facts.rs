@@ -1,5 +1,13 @@
 //! What a provider tells the doctor.
 
+/// How long a tool or an engine may take for each answer, so that a look ends whatever hangs.
+#[cfg(any(
+    feature = "apple-container",
+    feature = "smolvm",
+    all(feature = "docker", target_os = "linux")
+))]
+pub(super) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// What a backend says of itself.
 #[cfg(all(any(feature = "docker", feature = "firecracker"), target_os = "linux"))]
 pub(super) struct Facts(pub(super) Vec<(&'static str, String)>);

@@ -1,18 +1,14 @@
 //! What `hearth doctor` looks at for the providers that are command line tools.
 //!
 //! The tool is run as the server runs it when it opens a provider, for its version and its list;
-//! nothing is made by it.
+//! nothing is made by it. One that does not answer in time is killed.
 
 use std::path::Path;
-use std::time::Duration;
 
 use hearth_providers::cli::{CliConfig, Tool};
 
 use super::Check;
-use super::facts::said;
-
-/// How long a tool may take to answer; then it is killed.
-const PATIENCE: Duration = Duration::from_secs(10);
+use super::facts::{PATIENCE, said};
 
 /// What the tool says of itself and of its machines. `found` is the tool, or why there is none.
 fn tool<T: Tool>(

@@ -123,12 +123,49 @@ impl Patients {
     }
 }
 
-#[cfg(all(test, target_os = "linux", feature = "smolvm"))]
+#[cfg(all(test, target_os = "linux", feature = "docker", feature = "smolvm"))]
 mod tests {
+    use std::path::Path;
+
     use hearth_providers::env::SystemEnv;
 
     use super::*;
     use crate::config::ProviderKind;
+
+    /// What is found of a provider that does not answer: not while one waits, and nevertheless.
+    async fn look_at(subject: Subject, directory: &Path) -> Check {
+        let patients = Patients {
+            subjects: vec![("hangs".to_owned(), subject)],
+            state: directory.to_owned(),
+            runtime: directory.to_owned(),
+        };
+        let (env, tasks, last) = (Arc::new(SystemEnv), TaskGroup::new(), Mutex::new(None));
+        let (turn, patience) = (Arc::new(Semaphore::new(1)), Duration::from_millis(100));
+        let doctor = Arc::new(Doctor { patients, env, tasks, last, turn, patience });
+        assert!(doctor.ask().await.is_none(), "it takes longer than one waits");
+        let report = loop {
+            if let Some(report) = doctor.ask().await {
+                break report;
+            }
+        };
+        assert_eq!(doctor.turn.available_permits(), 1);
+        let of_it = |found: &&Found| found.provider.as_deref() == Some("hangs");
+        report.checks.iter().find(of_it).unwrap().check.clone()
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_accepts_and_does_not_answer_is_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("docker.sock");
+        let engine = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let kind = ProviderKind::Docker.into();
+        let subject = Subject { kind, binary: None, socket: Some(socket.clone()), jailer: None };
+        let check = look_at(subject, directory.path()).await;
+        assert_eq!((check.name, check.status), ("engine", Outcome::Fail), "{check:?}");
+        assert!(check.message.contains(socket.to_str().unwrap()), "{check:?}");
+        engine.set_nonblocking(true).unwrap();
+        assert!(engine.accept().is_ok(), "it was asked");
+    }
 
     #[tokio::test]
     async fn a_program_that_hangs_is_killed_and_who_asks_is_told_in_the_meantime() {
@@ -142,26 +179,10 @@ mod tests {
         assert!(shell.status().unwrap().success());
         let kind = ProviderKind::Smolvm.into();
         let subject = Subject { kind, binary: Some(program), socket: None, jailer: None };
-        let patients = Patients {
-            subjects: vec![("hangs".to_owned(), subject)],
-            state: directory.path().to_owned(),
-            runtime: directory.path().to_owned(),
-        };
-        let (env, tasks, last) = (Arc::new(SystemEnv), TaskGroup::new(), Mutex::new(None));
-        let (turn, patience) = (Arc::new(Semaphore::new(1)), Duration::from_millis(100));
-        let doctor = Arc::new(Doctor { patients, env, tasks, last, turn, patience });
-        assert!(doctor.ask().await.is_none(), "it takes longer than one waits");
-        let report = loop {
-            if let Some(report) = doctor.ask().await {
-                break report;
-            }
-        };
-        let of_tool = |found: &&Found| found.provider.as_deref() == Some("hangs");
-        let found = report.checks.iter().find(of_tool).unwrap();
-        assert_eq!(found.check.status, Outcome::Fail, "{found:?}");
+        let check = look_at(subject, directory.path()).await;
+        assert_eq!(check.status, Outcome::Fail, "{check:?}");
         let pid = std::fs::read_to_string(&pid).unwrap();
         let alive = std::path::Path::new("/proc").join(pid.trim());
-        assert!(!alive.exists(), "{found:?} is killed and waited for");
-        assert_eq!(doctor.turn.available_permits(), 1);
+        assert!(!alive.exists(), "{check:?} is killed and waited for");
     }
 }

@@ -1,5 +1,7 @@
 //! What `hearth doctor` says of the tools.
 
+use std::io::Read as _;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use serde_json::Value;
@@ -11,6 +13,7 @@ pub(crate) const ALL: &[Case] = &[
     ("the_doctor_finds_tools_that_answer", tools_that_answer),
     ("the_doctor_says_how_to_get_a_tool_that_is_missing", a_missing_tool),
     ("the_doctor_says_how_to_start_a_tool_that_does_not_answer", a_tool_that_does_not_answer),
+    ("the_doctor_gives_up_an_engine_that_does_not_answer", an_engine_that_does_not_answer),
     ("the_doctor_refuses_flags_of_other_kinds", flags_of_other_kinds),
 ];
 
@@ -89,6 +92,33 @@ fn a_tool_that_does_not_answer() {
         (&service["status"], &service["remedy"]),
         (&"fail".into(), &"container system start".into())
     );
+}
+
+/// One that accepts, reads what it is asked, and says nothing; and one that nobody runs any more behind its socket.
+fn an_engine_that_does_not_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("docker.sock");
+    let engine = UnixListener::bind(&socket).unwrap();
+    let asked = std::thread::spawn(move || {
+        let mut stream = engine.accept().unwrap().0;
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text).unwrap();
+        text
+    });
+    let look = || {
+        let ended = doctor(&["--provider", "docker", "--socket", socket.to_str().unwrap()]);
+        let report = json(&ended.out);
+        assert_eq!((ended.code, report["status"].as_str()), (1, Some("fail")), "{report}");
+        let engine = check(&report, "engine").clone();
+        assert_eq!(engine["status"], "fail", "{report}");
+        assert!(engine["remedy"].to_string().contains("start the engine"), "{report}");
+        engine["message"].to_string()
+    };
+    let hangs = look();
+    assert!(hangs.contains("docker.sock"), "{hangs}");
+    // It has hung up, and had asked.
+    assert!(asked.join().unwrap().starts_with(b"GET "), "{hangs}");
+    assert_ne!(look(), hangs, "nobody listens there now");
 }
 
 fn flags_of_other_kinds() {
