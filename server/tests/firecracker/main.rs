@@ -18,5 +18,5 @@ fn main() -> ExitCode {
     firecracker_fake::run_if_asked();
     let is_root = rustix::process::geteuid().is_root();
     let missing = (!is_root).then(|| "the jailer needs root".to_owned());
-    running::run_all(cases::all(), "root", missing)
+    running::run_all(running::trials(cases::all(), "root", missing))
 }

@@ -20,5 +20,5 @@ fn main() -> ExitCode {
     let ours =
         [cases::all(), orphans::all(), restarts::all(), scheduler::all(), unprivileged::all()];
     let all = ours.into_iter().flatten().chain(long);
-    running::run_all(all, "qemu", hearth::missing_qemu_host())
+    running::run_all(running::trials(all, "qemu", hearth::missing_qemu_host()))
 }

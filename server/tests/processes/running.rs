@@ -31,16 +31,16 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
-/// Runs `cases`. Where `host` is missing, for this reason, those that need it are ignored, or fail when
-/// `HEARTH_REQUIRE` names it.
-pub(crate) fn run_all(
+/// What there is to run of `cases`. Where `host` is missing, for this reason, those that need it are ignored, or fail
+/// when `HEARTH_REQUIRE` names it.
+pub(crate) fn trials(
     cases: impl IntoIterator<Item = Case>,
     host: &str,
     missing: Option<String>,
-) -> ExitCode {
+) -> Vec<Trial> {
     let required = std::env::var("HEARTH_REQUIRE").unwrap_or_default();
     let required = required.split(',').any(|it| it.trim() == host);
-    let trials = cases.into_iter().map(|case| {
+    let trial = |case: Case| {
         let run = move || run(case.run).map_err(|error| Failed::from(format!("{error:?}")));
         match &missing {
             Some(why) if case.needs_host && required => {
@@ -53,11 +53,16 @@ pub(crate) fn run_all(
             }
             _ => Trial::test(case.name, run),
         }
-    });
+    };
+    cases.into_iter().map(trial).collect()
+}
+
+/// Runs them.
+pub(crate) fn run_all(trials: Vec<Trial>) -> ExitCode {
     // Two cores run two nodes at most.
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(2);
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 fn run(case: Run) -> Outcome {

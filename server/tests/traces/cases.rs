@@ -22,7 +22,7 @@ cases! {
     false no_token_is_in_a_span_or_the_log,
 }
 
-const ACQUIRE: &str = "hearth.v1.VmService/AcquireVm";
+pub(crate) const ACQUIRE: &str = "hearth.v1.VmService/AcquireVm";
 const RELEASE: &str = "hearth.v1.VmService/ReleaseVm";
 
 pub(crate) fn from(pool: &str) -> AcquireVmRequest {
@@ -30,7 +30,12 @@ pub(crate) fn from(pool: &str) -> AcquireVmRequest {
 }
 
 /// Makes a pool of the default template.
-async fn make_pool(hearth: &Hearth, id: &str, depth: i32, warm_state: WarmState) -> Outcome {
+pub(crate) async fn make_pool(
+    hearth: &Hearth,
+    id: &str,
+    depth: i32,
+    warm_state: WarmState,
+) -> Outcome {
     let sizing = v1::sizing::Mode::Fixed(v1::sizing::Fixed { depth });
     let pool = v1::Pool {
         template: "templates/default".to_owned(),
@@ -46,7 +51,7 @@ async fn make_pool(hearth: &Hearth, id: &str, depth: i32, warm_state: WarmState)
 }
 
 /// Acquires as a part of the trace `number`, and answers what came of it.
-async fn followed(
+pub(crate) async fn followed(
     hearth: &Hearth,
     collector: &Collector,
     number: u8,
