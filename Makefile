@@ -44,7 +44,7 @@ mutants: ## Show that the simulation's checker finds faults of the product: one 
 alerts: ## Make the fault of every alert, in minutes: it fires in a real Prometheus, and resolves; needs prometheus, strace
 	HEARTH_ALERTS=all HEARTH_REQUIRE=prometheus $(CARGO) test --package hearth-server --test prometheus -- alerts_fire
 
-trace: setup guest ## Print the traces of acquires, warm and cold, on the memory provider and on QEMU
+trace: setup guest ## Print the traces of acquires, warm and cold, on every provider; some are fakes
 	$(CARGO) test --package hearth-server --test traces -- acquire --test-threads 1
 
 reliability: setup guest ## Run the proofs of docs/reliability.md, and print the table that it shows
@@ -64,7 +64,7 @@ bench: setup guest ## Measure the budgets of docs/performance.md within five min
 	$(CARGO) build --release --package hearth-benches --bin hearth-bench
 	$(CARGO) run --release --package hearth-benches --bin budgets -- $(if $(RESULTS),--json $(RESULTS))
 
-bench-full: setup guest ## The same with larger hosts and more samples, beside a peer, and what sizing keeps warm
+bench-full: setup guest ## The same with tokens, mTLS and traces, larger hosts and more samples, beside a peer, and what sizing keeps warm
 	$(CARGO) build --release --package hearth-server
 	$(CARGO) build --release --package hearth-benches --bin hearth-bench
 	$(CARGO) run --release --package hearth-benches --features peers --bin budgets -- --full $(if $(RESULTS),--json $(RESULTS))

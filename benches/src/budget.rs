@@ -70,17 +70,25 @@ pub struct Row {
     pub bound: Bound,
     /// What was measured, or why nothing was.
     pub outcome: Result<Measured, String>,
+    /// The same of ours over a plain hearth, where ours does more than that one: what that costs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_plain: Option<Result<Measured, String>>,
 }
 
 impl Row {
     /// One that was measured.
     pub fn measured(what: impl Into<String>, bound: Bound, measured: Measured) -> Self {
-        Self { what: what.into(), bound, outcome: Ok(measured) }
+        Self { what: what.into(), bound, outcome: Ok(measured), over_plain: None }
     }
 
     /// One that was not, and why.
     pub fn not_measured(what: impl Into<String>, bound: Bound, why: impl Into<String>) -> Self {
-        Self { what: what.into(), bound, outcome: Err(why.into()) }
+        Self { what: what.into(), bound, outcome: Err(why.into()), over_plain: None }
+    }
+
+    /// Of what was measured, or why nothing was.
+    pub fn of(what: impl Into<String>, bound: Bound, outcome: Result<Measured, String>) -> Self {
+        Self { what: what.into(), bound, outcome, over_plain: None }
     }
 
     /// Whether it was measured and is met.
@@ -110,12 +118,18 @@ impl Figure {
     }
 }
 
-/// The table of budgets, in Markdown.
+/// The table of budgets, in Markdown; with what is over a plain hearth where a row has that.
 pub fn table(rows: &[Row]) -> String {
-    let mut text = "| what | budget | measured | of | against | met |\n".to_owned();
-    text.push_str("|---|---|---|---|---|---|\n");
+    let has_plain = rows.iter().any(|row| row.over_plain.is_some());
+    let mut text = "| what | budget | measured | of | against | met |".to_owned();
+    let mut rule = "|---|---|---|---|---|---|".to_owned();
+    if has_plain {
+        text.push_str(" over a plain hearth | of that |");
+        rule.push_str("---|---|");
+    }
+    text.push_str(&format!("\n{rule}\n"));
     for row in rows {
-        let Row { what, bound, outcome } = row;
+        let Row { what, bound, outcome, over_plain } = row;
         let line = match outcome {
             Ok(Measured { ours, theirs, ratio, low, high }) => {
                 let met = if row.is_met() { "yes" } else { "**no**" };
@@ -123,7 +137,16 @@ pub fn table(rows: &[Row]) -> String {
             }
             Err(why) => format!("not measured: {why} | | | - |"),
         };
-        text.push_str(&format!("| {what} | {bound} | {line}\n"));
+        text.push_str(&format!("| {what} | {bound} | {line}"));
+        match over_plain {
+            Some(Ok(Measured { theirs, ratio, low, high, .. })) => {
+                text.push_str(&format!(" {ratio:.2} [{low:.2}, {high:.2}] | {theirs} |"));
+            }
+            Some(Err(why)) => text.push_str(&format!(" not measured: {why} | |")),
+            None if has_plain => text.push_str(" | |"),
+            None => {}
+        }
+        text.push('\n');
     }
     text
 }
@@ -158,5 +181,20 @@ mod tests {
         assert_eq!(lines[0], "| fast | <= 1.5 | 1.20 [1.10, 1.30] | 3 us | 2 us | yes |");
         assert!(lines[1].ends_with("| **no** |"), "{}", lines[1]);
         assert_eq!(lines[2], "| absent | <= 1.5 | not measured: no KVM | | | - |");
+    }
+
+    #[test]
+    fn what_is_over_a_plain_hearth_stands_beside() {
+        let slower = measured(1.1);
+        let row = Row {
+            over_plain: Some(Ok(slower)),
+            ..Row::measured("guarded", Bound::AtMost(1.5), measured(1.2))
+        };
+        let text = table(&[row, Row::measured("plain", Bound::AtMost(1.5), measured(1.1))]);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[2].ends_with("| yes | 1.10 [1.00, 1.20] | 2 us |"), "{}", lines[2]);
+        assert!(lines[3].ends_with("| yes | | |"), "{}", lines[3]);
+        let cells = |line: &str| line.matches('|').count();
+        assert!(lines.iter().all(|line| cells(line) == cells(lines[0])), "{text}");
     }
 }

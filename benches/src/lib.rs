@@ -64,18 +64,34 @@ pub fn alternate<E>(
     mut ours: impl FnMut(usize) -> Result<Duration, E>,
     mut theirs: impl FnMut(usize) -> Result<Duration, E>,
 ) -> Result<Alternation, E> {
-    let mut pairs = Vec::with_capacity(blocks);
-    for block in 0..=blocks {
-        let pair = if block % 2 == 0 {
-            let first = ours(block)?;
-            (first, theirs(block)?)
-        } else {
-            let first = theirs(block)?;
-            (ours(block)?, first)
-        };
-        pairs.extend((block > 0).then_some(pair));
-    }
+    let mut pairs = vec![(Duration::ZERO, Duration::ZERO); blocks + 1];
+    take_turns(blocks, 2, |block, side| {
+        match side {
+            0 => pairs[block].0 = ours(block)?,
+            _ => pairs[block].1 = theirs(block)?,
+        }
+        Ok(())
+    })?;
+    pairs.remove(0);
     Ok(Alternation { pairs })
+}
+
+/// Has so many sides take turns, once in the block 0, which warms up, and in each of `blocks` after it:
+/// `measure` gets the numbers of the block and of the side. The order is turned round from block to block.
+///
+/// # Errors
+/// The first one of `measure`.
+pub fn take_turns<E>(
+    blocks: usize,
+    sides: usize,
+    mut measure: impl FnMut(usize, usize) -> Result<(), E>,
+) -> Result<(), E> {
+    for block in 0..=blocks {
+        for turn in 0..sides {
+            measure(block, if block % 2 == 0 { turn } else { sides - 1 - turn })?;
+        }
+    }
+    Ok(())
 }
 
 impl Alternation {

@@ -38,8 +38,9 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// How a connection is encrypted, if it is.
-    pub(crate) fn tls(&self) -> Option<ClientTlsConfig> {
+    /// How a connection is encrypted, for whoever makes a channel of their own; `None` without authorities.
+    #[must_use]
+    pub fn tls(&self) -> Option<ClientTlsConfig> {
         let ca = self.ca.as_ref()?;
         let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
         if let Some((certificate, key)) = &self.identity {

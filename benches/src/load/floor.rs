@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hearth_proto::MessageCodec;
+use hearth_proto::{MessageCodec, Transport};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::{Body, BoxFuture, Context, Poll, Service, StdError, http};
 use tonic::server::{NamedService, UnaryService};
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Server};
+use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
@@ -65,16 +65,20 @@ impl Blob {
     }
 }
 
-/// Serves the floor on `incoming` until `end`.
+/// Serves the floor on `incoming` until `end`, encrypted where `tls` says how.
 ///
 /// # Errors
-/// When the transport fails.
+/// When the transport fails, or there is something wrong with `tls`.
 pub async fn serve(
     incoming: TcpIncoming,
+    tls: Option<ServerTlsConfig>,
     end: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let incoming = incoming.with_nodelay(Some(true));
     let mut server = Server::builder().max_concurrent_streams(MAX_STREAMS);
+    if let Some(tls) = tls {
+        server = server.tls_config(tls)?;
+    }
     server.add_service(Floor).serve_with_incoming_shutdown(incoming, end).await
 }
 
@@ -126,15 +130,15 @@ impl UnaryService<Blob> for Method {
 /// The empty call, as a target.
 #[derive(Clone, Debug)]
 pub struct FloorTarget {
-    channels: Arc<[Channel]>,
+    transports: Arc<[Transport]>,
     request: Blob,
     deadline: Duration,
 }
 
 impl FloorTarget {
-    /// Calls over `channels` in turn, with this request, each for `deadline` at most.
-    pub fn new(channels: Vec<Channel>, request: Blob, deadline: Duration) -> Self {
-        Self { channels: channels.into(), request, deadline }
+    /// Calls over `transports` in turn, with this request, each for `deadline` at most.
+    pub fn new(transports: Vec<Transport>, request: Blob, deadline: Duration) -> Self {
+        Self { transports: transports.into(), request, deadline }
     }
 
     /// Makes one call.
@@ -142,8 +146,8 @@ impl FloorTarget {
     /// # Errors
     /// The server's status, or the transport's.
     pub async fn ask(&self, number: u64) -> Result<Blob, Status> {
-        let channel = &self.channels[number as usize % self.channels.len()];
-        let mut grpc = tonic::client::Grpc::new(channel.clone());
+        let transport = &self.transports[number as usize % self.transports.len()];
+        let mut grpc = tonic::client::Grpc::new(transport.clone());
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut request = Request::new(self.request.clone());
         request.set_timeout(self.deadline);
@@ -171,6 +175,7 @@ impl Target for FloorTarget {
 
 #[cfg(test)]
 mod tests {
+    use hearth_proto::Credentials;
     use prost::Message as _;
 
     use super::super::connect;
@@ -196,7 +201,7 @@ mod tests {
         let address = incoming.local_addr().unwrap().to_string();
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let asking = async {
-            let channels = connect(&address, 2).await.unwrap();
+            let channels = connect(&address, 2, &Credentials::default()).await.unwrap();
             for bytes in [0, 2, 130, 512] {
                 let request = Blob::of_size(97, bytes).unwrap();
                 let timeout = Duration::from_secs(10);
@@ -212,7 +217,7 @@ mod tests {
             drop(target);
             drop(end);
         };
-        let serving = serve(incoming, async { drop(ended.await) });
+        let serving = serve(incoming, None, async { drop(ended.await) });
         let (served, ()) = tokio::join!(serving, asking);
         served.unwrap();
     }

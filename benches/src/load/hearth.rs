@@ -14,12 +14,11 @@ use hearth_proto::v1::{
     AcquireVmRequest, AcquireVmResponse, GetNodeRequest, GetPoolRequest, Node, RenewLeaseRequest,
     Vm, pool,
 };
-use hearth_proto::{HearthClient, StatusDetails};
+use hearth_proto::{HearthClient, StatusDetails, Transport};
 use hearth_providers::env::{Env as _, SystemEnv};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::drive::{Answer, Target};
@@ -73,8 +72,8 @@ pub struct HearthTarget {
 }
 
 impl HearthTarget {
-    /// Calls over `channels` in turn; there must be one.
-    pub fn new(channels: Vec<Channel>, wish: &Wish) -> Self {
+    /// Calls over `transports` in turn; there must be one.
+    pub fn new(transports: Vec<Transport>, wish: &Wish) -> Self {
         let overflow =
             if wish.warm_only { pool::Overflow::WarmOnly } else { pool::Overflow::Unspecified };
         let id = wish.pool.strip_prefix("pools/").unwrap_or(&wish.pool);
@@ -84,7 +83,7 @@ impl HearthTarget {
             expiration: Some(Expiration::Ttl(duration_to_wire(wish.ttl))),
             ..Default::default()
         };
-        let clients = channels.into_iter().map(HearthClient::from_channel).collect();
+        let clients = transports.into_iter().map(HearthClient::over).collect();
         Self { clients, request, deadline: wish.deadline, question: wish.question.clone() }
     }
 
@@ -275,7 +274,7 @@ mod tests {
             deadline: Duration::from_secs(1),
             question: None,
         };
-        let target = HearthTarget::new(vec![endpoint.connect_lazy()], &wish);
+        let target = HearthTarget::new(vec![endpoint.connect_lazy().into()], &wish);
         let (one, other) = (target.request(), target.request());
         assert_eq!((one.pool.as_str(), one.overflow()), ("pools/a", pool::Overflow::WarmOnly));
         assert_ne!(one.request_id, other.request_id);

@@ -42,25 +42,40 @@ pub mod versus;
 
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint, Error};
+use hearth_proto::{Credentials, Transport};
+use tonic::transport::{Endpoint, Error};
 
 /// Longest time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens `count` connections to `address`, which is `host:port`, a URI, or `unix:/path`. Whatever
-/// is called, it is called over connections with these settings.
+/// Opens `count` connections to `address`, which is `host:port`, a URI, or `unix:/path`, as whom `credentials`
+/// say; encrypted if they have authorities. Whatever is called, it is called over connections with these settings.
 ///
 /// # Errors
-/// When the address is malformed, or a connection does not come about within 5 s.
-pub async fn connect(address: &str, count: usize) -> Result<Vec<Channel>, Error> {
+/// When the address is malformed, the credentials are none, or a connection does not come about within 5 s.
+pub async fn connect(
+    address: &str,
+    count: usize,
+    credentials: &Credentials,
+) -> Result<Vec<Transport>, Error> {
+    let tls = credentials.tls();
     // As servers print it.
     let address = address.strip_prefix("grpc://").unwrap_or(address);
     let has_scheme = address.starts_with("unix:") || address.contains("://");
-    let uri = if has_scheme { address.to_owned() } else { format!("http://{address}") };
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let uri = if has_scheme { address.to_owned() } else { format!("{scheme}://{address}") };
     let endpoint = Endpoint::from_shared(uri)?.tcp_nodelay(true).connect_timeout(CONNECT_TIMEOUT);
-    let mut channels = Vec::with_capacity(count);
+    let endpoint = match tls.filter(|_| endpoint.uri().scheme_str() == Some("https")) {
+        Some(tls) => endpoint.tls_config(tls)?,
+        None => endpoint,
+    };
+    let mut transports = Vec::with_capacity(count);
     for _ in 0..count {
-        channels.push(endpoint.connect().await?);
+        let channel = endpoint.connect().await?;
+        transports.push(match &credentials.token {
+            Some(token) => Transport::bearing(channel, token),
+            None => channel.into(),
+        });
     }
-    Ok(channels)
+    Ok(transports)
 }

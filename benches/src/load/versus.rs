@@ -1,13 +1,13 @@
-//! A hearth and the floor, measured in turns.
+//! A hearth and the floor, measured in turns, perhaps with another hearth beside them.
 //!
-//! Both get the same load at the same times, block by block, and who begins changes with each
+//! All get the same load at the same times, block by block, and who begins changes with each
 //! block. Before and after a block of the hearth its pool is at rest, so that no restore, no
 //! destroy and nothing that these leave to be done runs beside the next block.
 
-use std::cell::RefCell;
 use std::error::Error;
 use std::time::Duration;
 
+use hearth_proto::Transport;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,7 @@ use super::hearth::{Depth, HearthTarget, Sizes};
 use super::plan::Plan;
 use super::sides::Side;
 use super::tally::{Source, Tally};
-use crate::alternate;
+use crate::take_turns;
 
 /// How long a pool may take to come to rest between two blocks.
 const RESTING: Duration = Duration::from_secs(60);
@@ -30,34 +30,56 @@ const SETTLING: Duration = Duration::from_millis(250);
 pub struct Versus {
     hearth: HearthTarget,
     floor: FloorTarget,
+    plain: Option<(HearthTarget, Depth)>,
     /// Encoded messages of one acquire, and of the floor's calls.
     pub sizes: Sizes,
     /// The pool, filled.
     pub depth: Depth,
 }
 
+/// What the blocks of each have shown.
+#[derive(Clone, Debug)]
+pub struct Sides {
+    /// Of the hearth.
+    pub ours: Side,
+    /// Of the floor.
+    pub floor: Side,
+    /// Of the plain hearth beside it, if there is one.
+    pub plain: Option<Side>,
+}
+
 impl Versus {
-    /// Fills the pool of `hearth`, and has the floor on `channels` answer with messages of the size
+    /// Fills the pool of `hearth`, and has the floor on `transports` answer with messages of the size
     /// of its acquires, each within `deadline`.
     ///
     /// # Errors
     /// When the hearth answers nothing, or there are no messages of these sizes.
     pub async fn new(
         hearth: HearthTarget,
-        channels: Vec<tonic::transport::Channel>,
+        transports: Vec<Transport>,
         deadline: Duration,
     ) -> Result<Self, Box<dyn Error>> {
         let depth = hearth.fill(RESTING).await?;
         let sizes = hearth.sizes().await?;
-        let floor = floor_of(sizes, channels, deadline)?;
-        Ok(Self { hearth, floor, sizes, depth })
+        let floor = floor_of(sizes, transports, deadline)?;
+        Ok(Self { hearth, floor, plain: None, sizes, depth })
     }
 
-    /// Carries out `plan` on both in turns, `blocks` times after a first one that warms up, with
-    /// arrival times of `seed` and those after it. Answers the hearth's side and the floor's. Blocks.
+    /// The same with another hearth that takes its turns, too: what the hearth has beyond this one is what is
+    /// to be seen. Fills its pool.
     ///
     /// # Errors
-    /// When a block was given nothing, or the pool does not come to rest.
+    /// When it answers nothing.
+    pub async fn beside(self, plain: HearthTarget) -> Result<Self, Box<dyn Error>> {
+        let depth = plain.fill(RESTING).await?;
+        Ok(Self { plain: Some((plain, depth)), ..self })
+    }
+
+    /// Carries out `plan` on all in turns, `blocks` times after a first one that warms up, with
+    /// arrival times of `seed` and those after it. Blocks.
+    ///
+    /// # Errors
+    /// When a block was given nothing, or a pool does not come to rest.
     pub fn measure(
         &self,
         runtime: &Runtime,
@@ -65,39 +87,57 @@ impl Versus {
         blocks: usize,
         seed: u64,
         mut progress: impl FnMut(),
-    ) -> Result<(Side, Side), Box<dyn Error>> {
-        let Self { hearth, floor, depth, .. } = self;
-        let (ours, theirs) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
-        let seed = |block: usize| seed.wrapping_add(block as u64);
-        alternate(
-            blocks,
-            |block| {
-                runtime.block_on(async {
-                    hearth.rest(RESTING, *depth).await?;
-                    let tally = run(plan, hearth, seed(block)).await?;
-                    hearth.rest(RESTING, *depth).await?;
-                    tokio::time::sleep(SETTLING).await;
-                    keep(tally, Source::Warm, &ours)
-                })
-            },
-            |block| {
-                progress();
-                let tally = runtime.block_on(run(plan, floor, seed(block)))?;
-                keep(tally, Source::Floor, &theirs)
-            },
-        )?;
-        let ours = Side::of(Source::Warm, ours.into_inner());
-        Ok((ours, Side::of(Source::Floor, theirs.into_inner())))
+    ) -> Result<Sides, Box<dyn Error>> {
+        let (mut ours, mut floor, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        let sides = if self.plain.is_some() { 3 } else { 2 };
+        take_turns(blocks, sides, |block, side| {
+            let seed = seed.wrapping_add(block as u64);
+            let at_rest = async |target, depth| rested(plan, target, depth, seed).await;
+            match (side, &self.plain) {
+                (0, _) => {
+                    progress();
+                    let tally = runtime.block_on(at_rest(&self.hearth, self.depth))?;
+                    keep(tally, Source::Warm, &mut ours)
+                }
+                (2, Some((target, depth))) => {
+                    let tally = runtime.block_on(at_rest(target, *depth))?;
+                    keep(tally, Source::Warm, &mut plain)
+                }
+                _ => {
+                    let tally = runtime.block_on(run(plan, &self.floor, seed))?;
+                    keep(tally, Source::Floor, &mut floor)
+                }
+            }
+        })?;
+        Ok(Sides {
+            ours: Side::of(Source::Warm, ours),
+            floor: Side::of(Source::Floor, floor),
+            plain: self.plain.as_ref().map(|_| Side::of(Source::Warm, plain)),
+        })
     }
 }
 
-/// The floor on `channels`, called with messages of these sizes.
+/// A block of a hearth whose pool is at rest before and after.
+async fn rested(
+    plan: &Plan,
+    target: &HearthTarget,
+    depth: Depth,
+    seed: u64,
+) -> Result<Tally, Box<dyn Error>> {
+    target.rest(RESTING, depth).await?;
+    let tally = run(plan, target, seed).await?;
+    target.rest(RESTING, depth).await?;
+    tokio::time::sleep(SETTLING).await;
+    Ok(tally)
+}
+
+/// The floor on `transports`, called with messages of these sizes.
 ///
 /// # Errors
 /// When there are no messages of these sizes.
 pub fn floor_of(
     sizes: Sizes,
-    channels: Vec<tonic::transport::Channel>,
+    transports: Vec<Transport>,
     deadline: Duration,
 ) -> Result<FloorTarget, Box<dyn Error>> {
     let Sizes { request_bytes, response_bytes } = sizes;
@@ -106,23 +146,19 @@ pub fn floor_of(
     let request = Blob::of_size(request_bytes, answer).filter(|_| is_possible);
     let request = request
         .ok_or_else(|| format!("no messages of {request_bytes} and {response_bytes} bytes"))?;
-    Ok(FloorTarget::new(channels, request, deadline))
+    Ok(FloorTarget::new(transports, request, deadline))
 }
 
 async fn run<T: Target>(plan: &Plan, target: &T, seed: u64) -> Result<Tally, Box<dyn Error>> {
     Ok(plan.run(target.clone(), seed, CancellationToken::new(), |_| ()).await?)
 }
 
-/// Keeps what a block has shown; answers its median.
-fn keep(
-    tally: Tally,
-    source: Source,
-    blocks: &RefCell<Vec<Tally>>,
-) -> Result<Duration, Box<dyn Error>> {
-    let median = tally.given.get(&source).and_then(|it| it.from_due.at(0.5));
+/// Keeps what a block has shown.
+fn keep(tally: Tally, source: Source, blocks: &mut Vec<Tally>) -> Result<(), Box<dyn Error>> {
+    let shows_a_median = tally.given.get(&source).is_some_and(|it| it.from_due.at(0.5).is_some());
     let reasons: Vec<_> = tally.refused.keys().cloned().collect();
-    blocks.borrow_mut().push(tally);
-    median.ok_or_else(|| {
+    blocks.push(tally);
+    shows_a_median.then_some(()).ok_or_else(|| {
         let (name, reasons) = (source.name(), reasons.join(", "));
         format!("a block with fewer than 4 {name} answers; refused: {reasons}").into()
     })
@@ -135,13 +171,13 @@ mod tests {
 
     #[test]
     fn a_block_that_shows_no_median_ends_the_comparison_and_says_why() {
-        let blocks = RefCell::default();
+        let mut blocks = Vec::new();
         let mut tally = Tally::default();
         let times = Times { due: Duration::ZERO, sent: Duration::ZERO, answered: Duration::ZERO };
         tally.answered(Verdict::Refused("POOL_EMPTY".to_owned()), times);
-        let error = keep(tally, Source::Warm, &blocks).unwrap_err().to_string();
+        let error = keep(tally, Source::Warm, &mut blocks).unwrap_err().to_string();
         assert!(error.contains("WARM") && error.contains("POOL_EMPTY"), "{error}");
-        assert_eq!(blocks.borrow().len(), 1);
+        assert_eq!(blocks.len(), 1);
     }
 
     #[tokio::test]

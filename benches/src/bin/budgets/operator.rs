@@ -28,7 +28,7 @@ pub(crate) async fn client(hearth: &Served) -> Result<HearthClient, Box<dyn Erro
 /// # Errors
 /// When it never does.
 pub(crate) fn until_ready(hearth: &Served) -> Result<(), Box<dyn Error>> {
-    until("hearth is ready", || Ok(page(hearth, "/readyz")?.starts_with("HTTP/1.1 200")))
+    until("hearth is ready", || Ok(page(admin(hearth)?, "/readyz")?.starts_with("HTTP/1.1 200")))
 }
 
 /// The value of a metric's only series, or of one with its labels. Blocks.
@@ -36,7 +36,7 @@ pub(crate) fn until_ready(hearth: &Served) -> Result<(), Box<dyn Error>> {
 /// # Errors
 /// When `hearth` does not answer, or has no such series.
 pub(crate) fn metric(hearth: &Served, series: &str) -> Result<f64, Box<dyn Error>> {
-    let text = page(hearth, "/metrics")?;
+    let text = page(admin(hearth)?, "/metrics")?;
     let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
     value.ok_or_else(|| format!("there is no metric {series}").into())
 }
@@ -59,10 +59,20 @@ pub(crate) fn until(
     Ok(())
 }
 
-/// A page of the admin server, with its head.
-fn page(hearth: &Served, path: &str) -> Result<String, Box<dyn Error>> {
+/// Where the admin server of `hearth` is.
+///
+/// # Errors
+/// When it did not say so.
+pub(crate) fn admin(hearth: &Served) -> Result<&str, Box<dyn Error>> {
     let said = hearth.more.first().ok_or("hearth did not say where its pages are")?;
-    let address = said.strip_prefix("admin on http://").ok_or("it said something else")?;
+    Ok(said.strip_prefix("admin on http://").ok_or("it said something else")?)
+}
+
+/// A page of the admin server at `address`, with its head. Blocks.
+///
+/// # Errors
+/// When it does not answer.
+pub(crate) fn page(address: &str, path: &str) -> Result<String, Box<dyn Error>> {
     let mut stream = TcpStream::connect(address)?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;

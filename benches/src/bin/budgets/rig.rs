@@ -115,28 +115,39 @@ impl Home {
     /// # Errors
     /// As [`Served::start`].
     pub(crate) fn serve(&self, configuration: &str) -> Result<Served, Box<dyn Error>> {
+        Served::start(self.command(configuration)?, 1)
+    }
+
+    /// What starts such a hearth; it logs warnings, to where this process does.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written, or there is no `hearth`.
+    pub(crate) fn command(&self, configuration: &str) -> Result<Command, Box<dyn Error>> {
         let file = self.beside("hearth.toml");
         std::fs::write(&file, configuration)?;
         let mut command = Command::new(program("hearth")?);
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--stop-vms"]);
         command.arg("--state").arg(self.state()).arg("--runtime").arg(self.runtime());
         command.arg("--config").arg(file).env("RUST_LOG", "warn");
-        Served::start(command, 1)
+        Ok(command)
     }
 }
 
-/// Starts a floor.
+/// Starts a floor, with these arguments beside its address.
 ///
 /// # Errors
 /// As [`Served::start`].
-pub(crate) fn floor() -> Result<Served, Box<dyn Error>> {
+pub(crate) fn floor(arguments: &[String]) -> Result<Served, Box<dyn Error>> {
     let mut command = Command::new(program("hearth-bench")?);
-    command.args(["floor", "--listen", "127.0.0.1:0"]);
+    command.args(["floor", "--listen", "127.0.0.1:0"]).args(arguments);
     Served::start(command, 0)
 }
 
 /// A program of the same build.
-fn program(name: &str) -> Result<PathBuf, Box<dyn Error>> {
+///
+/// # Errors
+/// When it is not there.
+pub(crate) fn program(name: &str) -> Result<PathBuf, Box<dyn Error>> {
     let beside = std::env::current_exe()?.with_file_name(name);
     match beside.is_file() {
         true => Ok(beside),

@@ -13,7 +13,10 @@ use hearth_benches::load::holding::{Holding, Streams};
 use hearth_benches::load::plan::{Pace, Plan};
 use hearth_benches::load::report::Settings;
 use hearth_benches::policies::trace;
+use hearth_proto::Credentials;
 use serde::Serialize;
+
+use crate::caller::Caller;
 
 /// How calls arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -93,9 +96,19 @@ pub(crate) struct Load {
     /// How long a call may take.
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) deadline: Duration,
+    #[command(flatten)]
+    caller: Caller,
 }
 
 impl Load {
+    /// Who calls, and whom it trusts.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(crate) fn credentials(&self) -> Result<Credentials, Box<dyn Error>> {
+        self.caller.credentials()
+    }
+
     /// The process.
     ///
     /// # Errors

@@ -9,7 +9,8 @@ use hearth_benches::load::connect;
 use hearth_benches::load::hearth::HearthTarget;
 use hearth_benches::load::results::Results;
 use hearth_benches::load::stamp::Stamp;
-use hearth_benches::load::versus::Versus;
+use hearth_benches::load::versus::{Sides, Versus};
+use hearth_proto::Credentials;
 use tokio::runtime::Runtime;
 
 use crate::arguments::{Json, Load, parse_duration};
@@ -58,22 +59,25 @@ impl CompareFloor {
         let picture = Svg::create(self.picture.as_deref())?;
         let arrivals = self.load.process()?;
         let (stamp, versus) = runtime.block_on(async {
-            let channels = connect(&self.address, self.load.connections()).await?;
-            let hearth = HearthTarget::new(channels, &self.load.wish(&self.pool));
-            let stamp = Stamp::take(Some(&hearth.node().await?));
-            let channels = connect(&self.floor, self.load.connections()).await?;
-            let versus = Versus::new(hearth, channels, self.load.deadline).await?;
+            let caller = self.load.credentials()?;
+            let transports = connect(&self.address, self.load.connections(), &caller).await?;
+            let hearth = HearthTarget::new(transports, &self.load.wish(&self.pool));
+            let stamp = Stamp::take(hearth.node().await.ok().as_ref());
+            let caller = Credentials { token: None, ..caller };
+            let transports = connect(&self.floor, self.load.connections(), &caller).await?;
+            let versus = Versus::new(hearth, transports, self.load.deadline).await?;
             Ok::<_, Box<dyn Error>>((stamp, versus))
         })?;
         let calls = self.block_calls(versus.depth.warm);
         let plan = self.load.plan(&arrivals, self.block, calls);
         let (blocks, seed) = (self.blocks.into(), self.load.seed);
-        let (ours, theirs) = versus.measure(runtime, &plan, blocks, seed, || eprint!("."))?;
+        let Sides { ours, floor, .. } =
+            versus.measure(runtime, &plan, blocks, seed, || eprint!("."))?;
         eprintln!();
         let target = format!("{} {}, floor {}", self.address, self.pool, self.floor);
         let mut settings = self.load.settings(target, self.block);
         settings.block_calls = calls;
-        let comparison = Comparison::new(stamp, settings, &versus, self.blocks, (&ours, &theirs));
+        let comparison = Comparison::new(stamp, settings, &versus, self.blocks, (&ours, &floor));
         print!("{comparison}");
         json.write(&comparison)?;
         let is_measured = comparison.measures_warm_claims();

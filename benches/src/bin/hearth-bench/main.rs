@@ -6,6 +6,7 @@
 //! and `picture` draws them. What the figures mean is in docs/load-generator.md.
 
 mod arguments;
+mod caller;
 mod changes;
 mod compare;
 mod picture;
@@ -15,12 +16,16 @@ mod target;
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use hearth_benches::load::floor;
 use tokio::runtime::Runtime;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+
+use crate::caller::read;
 
 /// Load on a hearth.
 #[derive(Debug, Parser)]
@@ -51,13 +56,37 @@ struct Floor {
     /// Where to serve; port 0 picks a free one and prints it.
     #[arg(long, default_value = "127.0.0.1:7080", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Its certificate, in PEM: it is called over TLS then.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The certificate's private key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+    /// Authorities that every caller's certificate must come from, in PEM.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    client_ca: Option<PathBuf>,
+}
+
+impl Floor {
+    /// How it is encrypted, if it is.
+    fn tls(&self) -> Result<Option<ServerTlsConfig>, Box<dyn Error>> {
+        let (Some(certificate), Some(key)) = (&self.certificate, &self.key) else {
+            return Ok(None);
+        };
+        let identity = Identity::from_pem(read(certificate)?, read(key)?);
+        let tls = ServerTlsConfig::new().identity(identity);
+        Ok(Some(match &self.client_ca {
+            Some(ca) => tls.client_ca_root(Certificate::from_pem(read(ca)?)),
+            None => tls,
+        }))
+    }
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = Runtime::new().map_err(Into::into).and_then(|runtime| match arguments.command {
         Command::Run(run) => runtime.block_on(run.run()),
-        Command::Floor(floor) => runtime.block_on(serve(floor.listen)),
+        Command::Floor(floor) => runtime.block_on(serve(&floor)),
         Command::CompareFloor(compare) => compare.run(&runtime),
         Command::Saturate(saturate) => runtime.block_on(saturate.run()),
         Command::Compare(compare) => compare.run(),
@@ -73,8 +102,9 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(listen: SocketAddr) -> Result<bool, Box<dyn Error>> {
-    let incoming = TcpIncoming::bind(listen)?;
+async fn serve(floor: &Floor) -> Result<bool, Box<dyn Error>> {
+    let tls = floor.tls()?;
+    let incoming = TcpIncoming::bind(floor.listen)?;
     println!("listening on {}", incoming.local_addr()?);
     // Without signals it serves on, until it is killed.
     let end = async {
@@ -82,7 +112,7 @@ async fn serve(listen: SocketAddr) -> Result<bool, Box<dyn Error>> {
             std::future::pending::<()>().await;
         }
     };
-    floor::serve(incoming, end).await?;
+    floor::serve(incoming, tls, end).await?;
     Ok(true)
 }
 

@@ -10,6 +10,7 @@ use hearth_benches::load::floor::FloorTarget;
 use hearth_benches::load::hearth::{Depth, HearthTarget, Sizes};
 use hearth_benches::load::stamp::Stamp;
 use hearth_benches::load::versus::floor_of;
+use hearth_proto::Credentials;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::Load;
@@ -54,14 +55,17 @@ impl Where {
         match (&self.floor, &self.address, &self.pool) {
             (Some(floor), _, _) => {
                 let sizes = self.sizes(load).await?;
-                let channels = connect(floor, load.connections()).await?;
-                let target = floor_of(sizes, channels, load.deadline)?;
+                let caller = Credentials { token: None, ..load.credentials()? };
+                let transports = connect(floor, load.connections(), &caller).await?;
+                let target = floor_of(sizes, transports, load.deadline)?;
                 Ok((Found::Floor(target, sizes), Stamp::take(None)))
             }
             (None, Some(address), Some(pool)) => {
-                let channels = connect(address, load.connections()).await?;
-                let target = HearthTarget::new(channels, &load.wish(pool));
-                let stamp = Stamp::take(Some(&target.node().await?));
+                let caller = load.credentials()?;
+                let transports = connect(address, load.connections(), &caller).await?;
+                let target = HearthTarget::new(transports, &load.wish(pool));
+                // A tenant may not ask what the node is.
+                let stamp = Stamp::take(target.node().await.ok().as_ref());
                 let depth = target.fill(FILLING).await?;
                 Ok((Found::Hearth(Box::new(target), depth), stamp))
             }
@@ -90,7 +94,8 @@ impl Where {
                         --pool to measure them"
                 .into());
         };
-        let target = HearthTarget::new(connect(address, 1).await?, &load.wish(pool));
+        let transports = connect(address, 1, &load.credentials()?).await?;
+        let target = HearthTarget::new(transports, &load.wish(pool));
         Ok(target.sizes().await?)
     }
 }
