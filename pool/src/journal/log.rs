@@ -252,10 +252,12 @@ impl Log {
             }
         }
         self.append_durably(&mut Frame::oldest(number + 1))?;
+        // One after the other: at most one of them is ever left for a start. One that cannot be removed is
+        // tried again, and none before it is gone: a start would take the gap behind it for a loss.
+        beneath::remove(&path(&self.dir, number))?;
+        beneath::open_dir(&self.dir)?.sync_all()?;
         self.state.lock().sealed.pop_front();
-        std::fs::remove_file(path(&self.dir, number))?;
-        // One after the other: at most one of them is ever left for a start.
-        beneath::open_dir(&self.dir)?.sync_all()
+        Ok(())
     }
 
     /// Appends those records anew that are still the newest of their keys.

@@ -295,6 +295,22 @@ fn a_life_that_was_killed_between_two_steps_of_tending_left_nothing_wrong() {
 }
 
 #[test]
+fn a_segment_whose_removal_failed_halfway_is_left_behind_by_the_next_try() {
+    let (dir, files) = in_segments();
+    let journal = Journal::open_in_segments(dir.path(), &SystemEnv, SMALL_BYTES).unwrap();
+    for byte in 1..=60 {
+        journal.write_lease(&LeaseRecord { state: RecordState::Gone, ..record(byte) }).unwrap();
+    }
+    // A try before this one removed it, and could not make that durable.
+    std::fs::remove_file(&files[0]).unwrap();
+    journal.tend().unwrap();
+    drop(journal);
+    let left: Vec<_> = files.iter().map(|it| it.exists()).collect();
+    assert!(!left[0] && left.is_sorted(), "{left:?}");
+    assert_eq!(read_all(dir.path()).unwrap(), (60, 1));
+}
+
+#[test]
 fn a_journal_without_its_first_record_is_not_a_new_one() {
     let (dir, log, _) = written();
     OpenOptions::new().write(true).open(log).unwrap().set_len(0).unwrap();
