@@ -537,13 +537,50 @@ fn note_outcome(span: &Span, done: &Result<Option<Acquired>>) {
     }
 }
 
+/// What is asked for, hashed as [`Fingerprint::part`] would each field: who retries a request may do so with
+/// another version of hearth. Every acquire does this, so what is usual is not formatted.
 fn request_fingerprint(request: &AcquireRequest) -> u64 {
-    Fingerprint::default()
-        .part(&request.pool)
-        .part(&request.vm_id)
-        .part(&request.expiration)
-        .part(&request.overflow)
-        .part(&request.labels)
-        .part(&request.network_overrides)
+    let AcquireRequest { pool, vm_id, expiration, overflow, labels, network_overrides, .. } =
+        request;
+    let hash = Fingerprint::default().text([pool.as_str()]);
+    let hash = match vm_id {
+        Some(vm_id) => hash.text(["Some(", vm_id.as_str(), ")"]),
+        None => hash.text(["None"]),
+    };
+    hash.usually(expiration.is_none(), "None", expiration)
+        .usually(overflow.is_none(), "None", overflow)
+        .map(labels)
+        .usually(network_overrides.is_empty(), "[]", network_overrides)
         .finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_the_fingerprint_that_its_fields_have_as_they_are_shown() {
+        let of = |vm_id: Option<&str>, is_usual: bool| AcquireRequest {
+            tenant: Tenant::anonymous(),
+            pool: PoolId::parse("default").unwrap(),
+            vm_id: vm_id.map(|it| VmId::parse(it).unwrap()),
+            request_id: None,
+            expiration: (!is_usual).then_some(Expiration::After(Duration::from_secs(5))),
+            overflow: (!is_usual).then_some(Overflow::Wait),
+            labels: (!is_usual).then(|| ("k".to_owned(), "\"v\"".to_owned())).into_iter().collect(),
+            network_overrides: (!is_usual).then(NetworkInterface::default).into_iter().collect(),
+            deadline: None,
+            validate_only: false,
+        };
+        for request in [of(None, true), of(Some("a"), true), of(Some("a"), false)] {
+            let shown = Fingerprint::default()
+                .part(&request.pool)
+                .part(&request.vm_id)
+                .part(&request.expiration)
+                .part(&request.overflow)
+                .part(&request.labels)
+                .part(&request.network_overrides);
+            assert_eq!(request_fingerprint(&request), shown.finish());
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 pub use hearth_providers::fuzzing::{Scratch, Target, pieces};
 
 use crate::error::Result;
-use crate::journal::{self, Journal, Table};
+use crate::journal::{self, Journal, LeaseRecord, Table};
 
 /// All that are here.
 pub const TARGETS: &[Target] = &[Target { name: "journal_log", run: journal_log }];
@@ -41,8 +41,13 @@ pub fn fill(dir: &Path, env: &dyn crate::env::Env, bytes: &[u8]) -> Result<Journ
     Ok(journal)
 }
 
+/// What is written of a lease.
+pub fn text_of_lease(record: &LeaseRecord) -> Vec<u8> {
+    journal::written_lease(record)
+}
+
 /// The uid that a lease says it has, or one of the record's `number`.
 fn key_of_lease(text: &[u8], number: usize) -> [u8; 16] {
-    let read = serde_json::from_slice::<journal::LeaseRecord>(text);
-    read.map_or_else(|_| (number as u128).to_be_bytes(), |record| *record.uid.as_bytes())
+    let read = journal::read_lease(text);
+    read.map_or_else(|| (number as u128).to_be_bytes(), |record| *record.uid.as_bytes())
 }

@@ -6,8 +6,8 @@
 //! [`Journal::write_lease`] returns and is not fsynced: it must outlive this process, and no VM
 //! outlives the host. What operators decide (templates, pools) is fsynced.
 //!
-//! Records are JSON with a format number in `meta`: a reader of a later version knows what it
-//! reads, and so does a person at night.
+//! Leases are messages of protobuf ([`message`]), all else is JSON. `meta` has the format's number: a reader of a
+//! later version knows what it reads.
 //!
 //! It lies in a log of our own ([`log`]), to which every change is appended.
 //!
@@ -22,6 +22,7 @@ mod former;
 mod frame;
 mod index;
 mod log;
+mod message;
 mod owner;
 mod records;
 mod reserve;
@@ -47,7 +48,7 @@ pub(crate) use self::frame::Table;
 use self::log::{Log, Record, SEGMENT_BYTES};
 pub use self::records::{LeaseRecord, RecordState, Source};
 use self::reserve::Reserve;
-use self::trouble::{damaged, parse, storage, unusable};
+use self::trouble::{damaged, parse, storage, unreadable, unusable};
 use crate::error::Result;
 use crate::metrics::JournalMetrics;
 
@@ -196,7 +197,7 @@ impl Journal {
                 let dir = self.dir.display();
                 storage(format!("the disk of the journal in {dir} is full: {error}"))
             })?;
-            let mut trial = put(Table::Control, b"trial", &())?;
+            let mut trial = put(b"trial", &())?;
             if let Err(failed) = self.log.append_durably(&mut trial) {
                 self.write_again(&failed, || self.log.append_durably(&mut trial))?;
             }
@@ -216,7 +217,8 @@ impl Journal {
     pub fn write_lease(&self, record: &LeaseRecord) -> Result<()> {
         let _span = tracing::debug_span!("journal").entered();
         let begun = tokio::time::Instant::now();
-        let mut frame = put(Table::Leases, record.uid.as_bytes(), record)?;
+        let mut frame = Frame::new();
+        add_lease(&mut frame, record)?;
         let written = self.write(&mut frame);
         self.metrics.appended(begun.elapsed());
         written
@@ -230,7 +232,7 @@ impl Journal {
     pub fn write_leases(&self, records: &[LeaseRecord]) -> Result<()> {
         let mut frame = Frame::new();
         for record in records {
-            add(&mut frame, Table::Leases, record.uid.as_bytes(), record)?;
+            add_lease(&mut frame, record)?;
         }
         self.write(&mut frame)
     }
@@ -253,7 +255,7 @@ impl Journal {
                 Ok(uid) => Uid::from_random(uid).to_string(),
                 Err(_) => key.escape_ascii().to_string(),
             };
-            parse(&format!("of the lease {name}"), &value)
+            message::read(&value).map_err(|why| unreadable(&format!("of the lease {name}"), &*why))
         };
         self.log.leases().map_err(storage)?.into_iter().map(one).collect()
     }
@@ -268,7 +270,7 @@ impl Journal {
             self.check_well()?;
         }
         let mut frame = Frame::durable();
-        add(&mut frame, Table::Control, kind.key(id).as_bytes(), value)?;
+        add(&mut frame, kind.key(id).as_bytes(), value)?;
         self.write_durably(&mut frame)
     }
 
@@ -309,7 +311,7 @@ impl Journal {
     /// # Errors
     /// `Storage`.
     pub fn write_operation<T: Serialize>(&self, id: &str, value: &T) -> Result<()> {
-        self.write(&mut put(Table::Control, format!("{OPERATION}{id}").as_bytes(), value)?)
+        self.write(&mut put(format!("{OPERATION}{id}").as_bytes(), value)?)
     }
 
     /// Forgets an operation. Blocks as [`Self::write_lease`].
@@ -334,7 +336,7 @@ impl Journal {
     /// # Errors
     /// `Storage`.
     pub fn write_reply<T: Serialize>(&self, call: &str, value: &T) -> Result<()> {
-        self.write(&mut put(Table::Control, format!("{REPLY}{call}").as_bytes(), value)?)
+        self.write(&mut put(format!("{REPLY}{call}").as_bytes(), value)?)
     }
 
     /// Forgets what a call was answered. Blocks as [`Self::write_lease`].
@@ -396,21 +398,41 @@ impl Journal {
     }
 }
 
-/// A frame with one record.
-fn put<T: Serialize>(table: Table, key: &[u8], value: &T) -> Result<Frame> {
+fn add_lease(frame: &mut Frame, record: &LeaseRecord) -> Result<()> {
+    let message = |bytes: &mut Vec<u8>| {
+        message::write(record, bytes);
+        Ok(())
+    };
+    frame.put(Table::Leases, record.uid.as_bytes(), message).map_err(storage)
+}
+
+/// A frame with one record of [`Table::Control`].
+fn put<T: Serialize>(key: &[u8], value: &T) -> Result<Frame> {
     let mut frame = Frame::new();
-    add(&mut frame, table, key, value)?;
+    add(&mut frame, key, value)?;
     Ok(frame)
 }
 
-fn add<T: Serialize>(frame: &mut Frame, table: Table, key: &[u8], value: &T) -> Result<()> {
+fn add<T: Serialize>(frame: &mut Frame, key: &[u8], value: &T) -> Result<()> {
     let text = |bytes: &mut Vec<u8>| Ok(serde_json::to_writer(bytes, value)?);
-    frame.put(table, key, text).map_err(storage)
+    frame.put(Table::Control, key, text).map_err(storage)
 }
 
 fn removal(mut frame: Frame, table: Table, key: &[u8]) -> Result<Frame> {
     frame.remove(table, key).map_err(storage)?;
     Ok(frame)
+}
+
+/// A record of a lease, if it is one.
+pub(crate) fn read_lease(text: &[u8]) -> Option<LeaseRecord> {
+    message::read(text).ok()
+}
+
+/// What is written of a lease.
+pub(crate) fn written_lease(record: &LeaseRecord) -> Vec<u8> {
+    let mut text = Vec::new();
+    message::write(record, &mut text);
+    text
 }
 
 /// Looks through a log of these bytes, and again through what was left of it.

@@ -4,7 +4,7 @@
 //! that failed is forgotten; one that succeeded is remembered while its lease lives and for a
 //! time afterwards. Bounded: the oldest of the ended ones go first.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -242,7 +242,41 @@ impl Fingerprint {
     pub fn part(mut self, part: &dyn std::fmt::Debug) -> Self {
         // A hash takes any text.
         let _ = write!(self, "{part:?}");
-        // A separator that no text contains keeps ("a", "b") from ("ab", "").
+        self.end()
+    }
+
+    /// Adds the parts of a text that is known already, as [`Self::part`] would what shows it.
+    #[must_use]
+    pub fn text<const N: usize>(mut self, parts: [&str; N]) -> Self {
+        parts.iter().for_each(|part| self.add_all(part));
+        self.end()
+    }
+
+    /// Adds a map of texts, as [`Self::part`] would.
+    #[must_use]
+    pub fn map(mut self, map: &BTreeMap<String, String>) -> Self {
+        let is_shown = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+        if !map.iter().flat_map(|(key, value)| key.bytes().chain(value.bytes())).all(is_shown) {
+            return self.part(map);
+        }
+        let mut before = r#"{""#;
+        for (key, value) in map {
+            for part in [before, key, r#"": ""#, value] {
+                self.add_all(part);
+            }
+            before = r#"", ""#;
+        }
+        self.text([if map.is_empty() { "{}" } else { r#""}"# }])
+    }
+
+    /// Adds a part that is most often the same: `usual` is what shows it when it `is_usual`.
+    #[must_use]
+    pub fn usually(self, is_usual: bool, usual: &str, part: &dyn std::fmt::Debug) -> Self {
+        if is_usual { self.text([usual]) } else { self.part(part) }
+    }
+
+    /// A separator that no text contains keeps ("a", "b") from ("ab", "").
+    const fn end(mut self) -> Self {
         self.add(0xff);
         self
     }
@@ -252,6 +286,10 @@ impl Fingerprint {
         self.0
     }
 
+    fn add_all(&mut self, text: &str) {
+        text.bytes().for_each(|byte| self.add(byte));
+    }
+
     const fn add(&mut self, byte: u8) {
         self.0 = (self.0 ^ byte as u64).wrapping_mul(0x0100_0000_01b3);
     }
@@ -259,7 +297,7 @@ impl Fingerprint {
 
 impl std::fmt::Write for Fingerprint {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        text.bytes().for_each(|byte| self.add(byte));
+        self.add_all(text);
         Ok(())
     }
 }
@@ -301,6 +339,28 @@ mod tests {
         assert_eq!(log.forget_old(Duration::ZERO), [uid(1), uid(2), uid(3)]);
         assert!(log.forget_old(Duration::ZERO).is_empty());
         assert_eq!(log.forget_old(REMEMBERED_FOR), [uid(4), uid(5)]);
+    }
+
+    #[test]
+    fn a_text_is_hashed_as_the_part_that_shows_it() {
+        let part = |part: &dyn std::fmt::Debug| Fingerprint::default().part(part).finish();
+        let id = hearth_providers::VmId::parse("a-1").unwrap();
+        assert_eq!(Fingerprint::default().text(["Some(", "a-1", ")"]).finish(), part(&Some(&id)));
+        assert_eq!(Fingerprint::default().text(["a-1"]).finish(), part(&id));
+        let usually =
+            |is_usual| Fingerprint::default().usually(is_usual, "None", &None::<Duration>);
+        assert_eq!(usually(true).finish(), part(&None::<Duration>));
+        assert_eq!(usually(false).finish(), part(&None::<Duration>));
+    }
+
+    #[test]
+    fn a_map_is_hashed_as_the_part_that_shows_it() {
+        for texts in [&[][..], &["a"], &["a", "b c", "~"], &["a", "\""], &["\\", "ä"], &["\n"]] {
+            let map: BTreeMap<_, _> =
+                texts.iter().map(|text| (format!("k{text}"), (*text).to_owned())).collect();
+            let of = Fingerprint::default;
+            assert_eq!(of().map(&map).finish(), of().part(&map).finish(), "{map:?}");
+        }
     }
 
     #[test]

@@ -148,6 +148,11 @@ impl Uid {
         Self(uuid::Builder::from_unix_timestamp_millis(unix_millis, bits).into_uuid())
     }
 
+    /// The uid that has these bytes: those that [`Self::as_bytes`] answered.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(uuid::Uuid::from_bytes(bytes))
+    }
+
     /// The 16 bytes of the UUID.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()

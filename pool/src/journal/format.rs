@@ -9,13 +9,13 @@ use hearth_providers::env::Env;
 use serde::{Deserialize, Serialize};
 
 use super::add;
-use super::frame::{Frame, Table};
+use super::frame::Frame;
 use super::log::Log;
 use super::trouble::{parse, storage};
 use crate::error::Result;
 
 /// The format that this version writes.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// What the first record's key is.
 pub(super) const KEY: &[u8] = b"meta";
@@ -25,7 +25,10 @@ pub(super) const KEY: &[u8] = b"meta";
 pub(super) type Step = fn(&Log) -> Result<()>;
 
 /// The steps, by the format that they lead on from. Every format since the first has one.
-pub(super) const STEPS: &[(u32, Step)] = &[];
+pub(super) const STEPS: &[(u32, Step)] = &[
+    // Leases were JSON, and are read as that as long as they are not written anew.
+    (1, |_| Ok(())),
+];
 
 /// Whose state this is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +59,7 @@ impl Meta {
 
     fn write(&self, log: &Log) -> Result<()> {
         let mut frame = Frame::durable();
-        add(&mut frame, Table::Control, KEY, self)?;
+        add(&mut frame, KEY, self)?;
         log.append_durably(&mut frame).map_err(storage)
     }
 

@@ -24,8 +24,8 @@ const DURABLE_AT: usize = 24;
 pub(super) const HEAD_BYTES: usize = 25;
 /// Everything of an item but key and value.
 const ITEM_HEAD_BYTES: usize = 7;
-/// Most frames are one lease's: some 600 bytes.
-const USUAL_BYTES: usize = 1024;
+/// Most frames are one lease's: some 300 bytes.
+const USUAL_BYTES: usize = 512;
 
 const LEASE_KEY_BYTES: usize = size_of::<LeaseKey>();
 

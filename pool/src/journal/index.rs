@@ -1,7 +1,9 @@
 //! Where the newest record of each key lies in the log.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
+
+use hearth_providers::map::IdMap;
 
 use super::frame::{HEAD_BYTES, Item, Items, LeaseKey, Table};
 
@@ -16,7 +18,7 @@ pub(super) struct Place {
 /// The records that there are.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    leases: HashMap<LeaseKey, Place>,
+    leases: IdMap<LeaseKey, Place>,
     control: BTreeMap<Box<[u8]>, Place>,
     /// About how much of the log is of records that there still are.
     live_bytes: u64,

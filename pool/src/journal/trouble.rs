@@ -70,12 +70,15 @@ pub(super) fn damaged(dir: &Path, what: &str) -> Error {
 
 /// Reads a record, which an error names.
 pub(super) fn parse<T: DeserializeOwned>(name: &str, text: &[u8]) -> Result<T> {
-    serde_json::from_slice(text).map_err(|error| {
-        storage(format!(
-            "the journal is damaged: the record {name} cannot be read: {error}. Put a copy of the \
-             journal back, or start with an empty one and --reap"
-        ))
-    })
+    serde_json::from_slice(text).map_err(|error| unreadable(name, &error))
+}
+
+/// What a journal is refused with that has such a record.
+pub(super) fn unreadable(name: &str, why: &dyn StdError) -> Error {
+    storage(format!(
+        "the journal is damaged: the record {name} cannot be read: {why}. Put a copy of the \
+         journal back, or start with an empty one and --reap"
+    ))
 }
 
 pub(super) fn storage(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hearth_pool::env::SystemEnv;
+use hearth_pool::fuzzing::text_of_lease;
 use hearth_pool::journal::{Control, Journal};
 use hearth_proto::v1;
 use hearth_providers::directory::Paths;
@@ -75,12 +76,8 @@ fn journals(real: &mut Real) {
     }
     let journal = Journal::open(&copy.0, &SystemEnv).unwrap();
     let mut all = Vec::new();
-    let mut put = |kind: u8, name: &str, records: Vec<Value>| {
-        let records = records.into_iter().map(|record| {
-            let mut piece = vec![kind];
-            piece.extend(serde_json::to_vec(&record).unwrap());
-            piece
-        });
+    let mut put = |kind: u8, name: &str, records: Vec<Vec<u8>>| {
+        let records = records.into_iter().map(|record| [vec![kind], record].concat());
         let records: Vec<Vec<u8>> = records.take(2).collect();
         assert!(!records.is_empty(), "there is a record of kind {name}");
         all.extend(records.first().cloned());
@@ -88,15 +85,21 @@ fn journals(real: &mut Real) {
         real.journals.push((name.to_owned(), pieces(&records)));
     };
     let leases = journal.leases().unwrap();
-    put(0, "leases", leases.iter().map(|lease| serde_json::to_value(lease).unwrap()).collect());
-    put(1, "templates", journal.control(Control::Template).unwrap());
-    put(2, "pools", journal.control(Control::Pool).unwrap());
-    put(3, "artifacts", journal.control(Control::Artifact).unwrap());
-    put(4, "node", vec![json!(true)]);
-    put(5, "operations", journal.operations().unwrap());
-    put(6, "replies", journal.replies().unwrap());
+    put(0, "leases", leases.iter().map(text_of_lease).collect());
+    put(0, "leases-of-format-1", texts(leases.iter().map(|it| serde_json::to_value(it).unwrap())));
+    let of = |kind| texts(journal.control(kind).unwrap());
+    put(1, "templates", of(Control::Template));
+    put(2, "pools", of(Control::Pool));
+    put(3, "artifacts", of(Control::Artifact));
+    put(4, "node", texts([json!(true)]));
+    put(5, "operations", texts(journal.operations().unwrap()));
+    put(6, "replies", texts(journal.replies().unwrap()));
     let all: Vec<_> = all.iter().map(Vec::as_slice).collect();
     real.journals.push(("all".to_owned(), pieces(&all)));
+}
+
+fn texts(records: impl IntoIterator<Item = Value>) -> Vec<Vec<u8>> {
+    records.into_iter().map(|record| record.to_string().into_bytes()).collect()
 }
 
 /// What a durable provider writes of a VM and a snapshot of it, with the uids that the target gives them.

@@ -146,7 +146,7 @@ fn pages_that_were_never_written_are_a_torn_tail_unless_something_fsynced_follow
     for follows_control in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path(), &SystemEnv).unwrap();
-        for byte in 1..=60 {
+        for byte in 1..=120 {
             journal.write_lease(&record(byte)).unwrap();
         }
         if follows_control {
@@ -171,7 +171,7 @@ fn read_all(dir: &Path) -> Result<(usize, usize)> {
 }
 
 /// Segments are this small here.
-const SMALL_BYTES: u64 = 4096;
+const SMALL_BYTES: u64 = 1024;
 
 /// A closed journal of some segments, none of which was removed; 60 leases, and a pool in the first.
 fn in_segments() -> (tempfile::TempDir, Vec<PathBuf>) {
@@ -246,7 +246,7 @@ fn a_segment_whose_end_was_never_written_is_torn_unless_something_fsynced_follow
         let (first, second) = (segments::path(dir.path(), 1), segments::path(dir.path(), 2));
         let len = std::fs::metadata(&first).unwrap().len();
         // In the middle of a record, and at the end of one: without what says where it goes on.
-        for lost in [300, HEAD_BYTES as u64 + 11] {
+        for lost in [150, HEAD_BYTES as u64 + 11] {
             let copy = copy_of(dir.path());
             let (first, second) = (
                 copy.path().join(first.file_name().unwrap()),
@@ -258,7 +258,7 @@ fn a_segment_whose_end_was_never_written_is_torn_unless_something_fsynced_follow
                     assert!(!follows_control && cut.file == first && cut.at <= len - lost);
                     assert!(!second.exists(), "what follows goes with it");
                     let leases = read_all(copy.path()).unwrap().0;
-                    assert_eq!(leases, if lost == 300 { 7 } else { 8 });
+                    assert_eq!(leases, if lost == 150 { 7 } else { 8 });
                 }
                 Err(Broken::Body { .. }) => assert!(follows_control && second.exists()),
                 other => panic!("{other:?}"),

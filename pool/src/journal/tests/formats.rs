@@ -12,7 +12,9 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 /// A log of this format.
-const LOG: &str = "journal-log-1";
+const LOG: &str = "journal-log-2";
+/// One of the format before, in which leases are JSON.
+const LOG_1: &str = "journal-log-1";
 /// What version 0.1 wrote.
 const TABLES: &str = "journal-format-1";
 
@@ -28,12 +30,18 @@ fn expect_the_fixture(journal: &Journal) {
 }
 
 #[test]
-fn a_directory_of_format_1_is_read() {
-    let dir = tempfile::tempdir().unwrap();
-    copy_into(&fixture(LOG), dir.path());
-    let journal = Journal::open(dir.path(), &SystemEnv).unwrap();
-    expect_the_fixture(&journal);
-    journal.write_lease(&record(9)).unwrap();
+fn a_directory_of_every_format_is_read_and_written_in_this_one() {
+    for log in [LOG_1, LOG] {
+        let dir = tempfile::tempdir().unwrap();
+        copy_into(&fixture(log), dir.path());
+        let journal = Journal::open(dir.path(), &SystemEnv).unwrap();
+        expect_the_fixture(&journal);
+        journal.write_lease(&record(9)).unwrap();
+        drop(journal);
+        let journal = Journal::open(dir.path(), &SystemEnv).unwrap();
+        assert_eq!(journal.leases().unwrap().len(), written().len() + 1, "{log}");
+        assert_eq!(Meta::read(&journal.log).unwrap().unwrap().format, FORMAT, "{log}");
+    }
 }
 
 #[test]

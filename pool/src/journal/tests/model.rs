@@ -108,7 +108,9 @@ impl Change {
     fn record(&self) -> LeaseRecord {
         let Self::Lease { byte, state, labels } = *self else { unreachable!("it is no lease") };
         let labels = (0..labels).map(|number| (format!("label-{number}"), "x".to_owned()));
-        LeaseRecord { state, labels: labels.collect(), ..record(byte) }
+        // Ends with no zeros: zeros behind a cut would make it whole again.
+        let acquire_time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        LeaseRecord { state, labels: labels.collect(), acquire_time, ..record(byte) }
     }
 }
 
