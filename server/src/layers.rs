@@ -5,7 +5,6 @@
 //! Names of methods come from the descriptors, so that a client cannot make up label values; a method
 //! that is there and has no rule is an error.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use bytes::Bytes;
 use hearth_pool::error::Error;
 use hearth_proto::TraceContext;
 use hearth_proto::details::ALLOCATED;
+use hearth_providers::map::IdMap;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use prost::Message as _;
@@ -54,7 +54,7 @@ const ACQUIRE: &str = "/hearth.v1.VmService/AcquireVm";
 
 #[derive(Debug)]
 struct Methods {
-    by_path: HashMap<String, Known>,
+    by_path: IdMap<String, Known>,
     /// Of whatever is called that there is not.
     unknown: Known,
 }
@@ -92,7 +92,7 @@ impl WatchLayer {
         is_open: Arc<AtomicBool>,
         guard: Arc<Guard>,
     ) -> Result<Self, NoLayer> {
-        let mut by_path = HashMap::new();
+        let mut by_path = IdMap::default();
         for encoded in descriptor_sets {
             let set = prost_types::FileDescriptorSet::decode(*encoded)?;
             for file in set.file {

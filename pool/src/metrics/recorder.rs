@@ -7,9 +7,9 @@
 //!   nobody who records ever waits for it.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::IntoIter;
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
+use std::vec::IntoIter;
 
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, Recorder as Records, SharedString,
@@ -31,7 +31,7 @@ pub struct Recorder {
     families: Arc<RwLock<BTreeMap<String, Family>>>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Family {
     help: SharedString,
     /// Of the first of its series; unknown as long as it has none.
@@ -39,7 +39,7 @@ struct Family {
     series: BTreeMap<Arc<str>, Series>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Series {
     is_owned: bool,
     value: Value,
@@ -114,7 +114,7 @@ impl Recorder {
         }
         // Also where nobody scrapes, what is let go of does not pile up.
         if family.series.len().is_power_of_two() {
-            family.forget();
+            family.forget(|_, _| {});
         }
         let is_owned = key.labels().any(|it| OWNED.contains(&it.key()));
         let made = || Series { is_owned, value: Value::new(kind) };
@@ -123,9 +123,15 @@ impl Recorder {
 }
 
 impl Family {
-    /// Drops what nobody holds any more.
-    fn forget(&mut self) {
-        self.series.retain(|_, it| !(it.is_owned && it.value.is_let_go()));
+    /// Drops what nobody holds any more, and has `seen` everything else.
+    fn forget(&mut self, mut seen: impl FnMut(&Arc<str>, &Value)) {
+        self.series.retain(|labels, it| {
+            let is_held = !(it.is_owned && it.value.is_let_go());
+            if is_held {
+                seen(labels, &it.value);
+            }
+            is_held
+        });
     }
 }
 
@@ -168,19 +174,27 @@ impl Records for Recorder {
 #[derive(Debug)]
 pub struct Scrape {
     recorder: Recorder,
-    names: std::vec::IntoIter<String>,
+    names: IntoIter<String>,
     /// The one that is being written.
-    family: Option<(String, Kind, IntoIter<Arc<str>, Series>)>,
+    family: Option<Shown>,
+}
+
+#[derive(Debug)]
+struct Shown {
+    name: String,
+    kind: Kind,
+    /// Those that are left.
+    series: IntoIter<(Arc<str>, Value)>,
 }
 
 impl Scrape {
     /// Writes the next part at the end of `into`; answers whether there may be more.
     pub fn write_part(&mut self, into: &mut String) -> bool {
-        let Some((name, kind, series)) = &mut self.family else {
+        let Some(Shown { name, kind, series }) = &mut self.family else {
             return self.begin_family(into);
         };
         for (labels, it) in series.by_ref().take(PART) {
-            it.value.write(*kind, name, &labels, into);
+            it.write(*kind, name, &labels, into);
         }
         if series.len() == 0 {
             into.push('\n');
@@ -198,14 +212,15 @@ impl Scrape {
         let Some(name) = self.names.next() else { return false };
         let mut families = self.recorder.families.write();
         let Some(family) = families.get_mut(&name) else { return true };
-        family.forget();
-        let (Some(kind), false) = (family.kind, family.series.is_empty()) else { return true };
-        let family = family.clone();
+        let mut series = Vec::with_capacity(family.series.len());
+        family.forget(|labels, value| series.push((Arc::clone(labels), value.clone())));
+        let (Some(kind), false) = (family.kind, series.is_empty()) else { return true };
+        let help = family.help.clone();
         drop(families);
-        let help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         // Writing to a string does not fail.
         let _ = writeln!(into, "# HELP {name} {help}\n# TYPE {name} {}", kind.as_str());
-        self.family = Some((name, kind, family.series.into_iter()));
+        self.family = Some(Shown { name, kind, series: series.into_iter() });
         true
     }
 }

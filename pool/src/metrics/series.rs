@@ -74,7 +74,7 @@ impl Value {
         match self {
             Self::Number(number) => {
                 let bits = number.load(Ordering::Relaxed);
-                start_line(into, name, "", labels, None);
+                start_line(into, name, "", labels);
                 // Writing to a string does not fail.
                 let _ = match kind {
                     Kind::Gauge => writeln!(into, "{}", f64::from_bits(bits)),
@@ -99,31 +99,39 @@ impl Times {
     }
 
     fn write(&self, name: &str, labels: &str, into: &mut String) {
-        let mut count = 0;
-        for (bound, bucket) in BOUND_TEXTS.iter().zip(&self.buckets) {
-            count += bucket.load(Ordering::Relaxed);
-            start_line(into, name, "_bucket", labels, Some(bound));
-            let _ = writeln!(into, "{count}");
+        let comma = if labels.is_empty() { "" } else { "," };
+        let line = format!("{name}_bucket{{{labels}{comma}le=\"");
+        into.reserve((line.len() + LEAST_BEHIND_BOUND) * BOUND_TEXTS.len());
+        // Most buckets are empty: the number is that of the line before.
+        let (mut count, mut text) = (0, String::from("0"));
+        for (bound, bucket) in BOUND_TEXTS.iter().zip(self.counts()) {
+            if bucket > 0 {
+                count += bucket;
+                text = count.to_string();
+            }
+            for part in [line.as_str(), bound, "\"} ", &text, "\n"] {
+                into.push_str(part);
+            }
         }
-        start_line(into, name, "_sum", labels, None);
+        start_line(into, name, "_sum", labels);
+        // Writing to a string does not fail.
         let _ = writeln!(into, "{}", f64::from_bits(self.sum.load(Ordering::Relaxed)));
-        start_line(into, name, "_count", labels, None);
-        let _ = writeln!(into, "{count}");
+        start_line(into, name, "_count", labels);
+        into.push_str(&text);
+        into.push('\n');
     }
 }
 
+/// What a bucket's line has behind its bound, and most of the bound.
+const LEAST_BEHIND_BOUND: usize = 12;
+
 /// Everything of a line up to its value.
-fn start_line(into: &mut String, name: &str, suffix: &str, labels: &str, bound: Option<&str>) {
+fn start_line(into: &mut String, name: &str, suffix: &str, labels: &str) {
     into.push_str(name);
     into.push_str(suffix);
-    if !labels.is_empty() || bound.is_some() {
+    if !labels.is_empty() {
         into.push('{');
         into.push_str(labels);
-        if let Some(bound) = bound {
-            into.push_str(if labels.is_empty() { "le=\"" } else { ",le=\"" });
-            into.push_str(bound);
-            into.push('"');
-        }
         into.push('}');
     }
     into.push(' ');
