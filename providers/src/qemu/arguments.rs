@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use serde_json::json;
 
 use super::blueprint::{Blueprint, Memory};
-use super::host::{Host, SANDBOX};
+use super::host::Host;
 
 /// The monitor's socket, in the instance's directory.
 pub(super) const MONITOR: &str = "qmp.sock";
@@ -42,9 +42,7 @@ pub(super) fn arguments(
         a.0.push(flag.into());
     }
     a.add("-display", "none");
-    if host.sandboxed {
-        a.add("-sandbox", SANDBOX);
-    }
+    a.0.extend(host.confinement().into_iter().flatten().map(OsString::from));
     a.json("-object", &memory(blueprint));
     a.add("-machine", &format!("{},memory-backend=ram", host.machine));
     a.add("-accel", host.accel);
@@ -161,6 +159,7 @@ mod tests {
             cpu: "max",
             machine: "q35".to_owned(),
             sandboxed: true,
+            user: None,
         }
     }
 

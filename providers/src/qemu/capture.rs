@@ -85,13 +85,17 @@ impl QemuBackend {
         let parameters =
             qmp::MigrateSetParameters { max_bandwidth: Some(UNLIMITED), ..Default::default() };
         machine.execute(&qmp::migrate_set_parameters(parameters))?;
-        let channels = Some(vec![file_channel(to)?]);
-        machine.execute(&qmp::migrate { channels, detach: None, resume: None, uri: None })?;
-        let written = await_migration(machine, self.config.snapshot_timeout);
-        if matches!(written, Err(VmRuntimeError::Timeout { .. })) {
-            cancel_migration(machine, self.config.command_timeout);
-        }
-        written
+        let file = beneath::create(to)
+            .map_err(|error| files::io_error("make the state's file".into(), error))?;
+        machine.with_file(&file, |to| {
+            let channels = Some(vec![file_channel(to)?]);
+            machine.execute(&qmp::migrate { channels, detach: None, resume: None, uri: None })?;
+            let written = await_migration(machine, self.config.snapshot_timeout);
+            if matches!(written, Err(VmRuntimeError::Timeout { .. })) {
+                cancel_migration(machine, self.config.command_timeout);
+            }
+            written
+        })
     }
 
     /// What can wait until the guest runs again.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::config::{Accel, QemuConfig};
+use super::config::{Accel, QemuConfig, User};
 use crate::error::{Result, VmRuntimeError};
 use crate::local::program;
 
@@ -19,8 +19,11 @@ const OLDEST: (u32, u32) = (9, 0);
 /// The most that a canary may take.
 const CANARY_TIMEOUT: Duration = Duration::from_secs(20);
 /// What the system call filter denies: what a VMM has no business doing.
-pub(super) const SANDBOX: &str =
-    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+/// The same for one that becomes another user, for which it needs the calls that are otherwise denied. It can
+/// gain nothing by them afterwards.
+const SANDBOX_OF_USER: &str =
+    "on,obsolete=deny,elevateprivileges=allow,spawn=deny,resourcecontrol=deny";
 
 /// What was found.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub(super) struct Host {
     pub(super) cpu: &'static str,
     pub(super) machine: String,
     pub(super) sandboxed: bool,
+    /// Whom each QEMU becomes.
+    pub(super) user: Option<User>,
 }
 
 impl Host {
@@ -47,6 +52,7 @@ impl Host {
             cpu: "max",
             machine: config.machine.clone(),
             sandboxed: true,
+            user: config.user,
         };
         if let Err(error) = host.canary() {
             host.sandboxed = false;
@@ -65,6 +71,14 @@ impl Host {
             }),
             (Err(reason), Accel::Auto | Accel::Tcg) => Ok(Self { accel_reason: reason, ..host }),
         }
+    }
+
+    /// The options that take rights from a QEMU, each with its value.
+    pub(super) fn confinement(&self) -> [Vec<String>; 2] {
+        let sandbox = if self.user.is_some() { SANDBOX_OF_USER } else { SANDBOX };
+        let sandbox = self.sandboxed.then(|| ["-sandbox".to_owned(), sandbox.to_owned()]);
+        let user = self.user.map(|user| ["-run-with".to_owned(), format!("user={user}")]);
+        [sandbox, user].map(|option| option.map(Vec::from).unwrap_or_default())
     }
 
     /// What a snapshot has to agree with to be restored here.
@@ -121,9 +135,7 @@ impl Host {
         let mut command = Command::new(&self.binary);
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         command.args(["-machine", &self.machine, "-accel", self.accel, "-cpu", self.cpu]);
-        if self.sandboxed {
-            command.args(["-sandbox", SANDBOX]);
-        }
+        command.args(self.confinement().iter().flatten());
         command
     }
 

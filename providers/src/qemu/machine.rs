@@ -4,6 +4,8 @@
 //! one line; a guest that runs could fill a connection with events that nobody reads, so it has
 //! none.
 
+use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -92,20 +94,44 @@ impl Machine {
 
     /// Runs a command of the monitor within the configured time.
     pub(super) fn execute<C: Command>(&self, command: &C) -> Result<C::Ok> {
+        self.with_monitor(C::NAME, |monitor| monitor.execute(command, self.command_timeout))
+    }
+
+    /// Gives QEMU the open `file` for as long as `with` takes, which hears what QEMU can open it as: one that has
+    /// become another user opens no path of ours.
+    pub(super) fn with_file(
+        &self,
+        file: &File,
+        with: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let give = |monitor: &mut Qmp| monitor.give_file(file.as_fd(), self.command_timeout);
+        let (fdset_id, name) = self.with_monitor("take a file", give)?;
+        let done = with(Path::new(&name));
+        // Of one that is gone nothing is left to be taken back, and why it is gone has been said.
+        let taken_back = self.execute(&qmp::remove_fd { fd: None, fdset_id });
+        done.and(taken_back.map(drop))
+    }
+
+    /// Talks to the monitor, by the connection that there is or by a new one.
+    fn with_monitor<T>(
+        &self,
+        what: &str,
+        talk: impl FnOnce(&mut Qmp) -> std::result::Result<T, QmpError>,
+    ) -> Result<T> {
         let mut monitor = self.monitor.lock();
         let connected = match monitor.take() {
             Some(connected) => Ok(connected),
             None => Qmp::connect(self.dir(), self.command_timeout),
         };
         let done = connected.and_then(|mut connected| {
-            let done = connected.execute(command, self.command_timeout);
+            let done = talk(&mut connected);
             if !matches!(done, Err(QmpError::Broken(_))) {
                 *monitor = Some(connected);
             }
             done
         });
         drop(monitor);
-        done.map_err(|error| self.explain(C::NAME, error, self.command_timeout))
+        done.map_err(|error| self.explain(what, error, self.command_timeout))
     }
 
     /// Lets the guest run, and hangs up.

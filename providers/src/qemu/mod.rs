@@ -51,7 +51,7 @@ use crate::provider::{ConsoleChunk, GuestChannel, GuestStream, Probe};
 use crate::supervise::{Launch, Supervisor};
 use arguments::{AGENT, Beginning, RAM};
 use blueprint::{Blueprint, Memory};
-pub use config::{Accel, QemuConfig};
+pub use config::{Accel, QemuConfig, User};
 use host::Host;
 pub use image::Image;
 pub use machine::Machine;
@@ -281,6 +281,7 @@ impl Backend for QemuBackend {
             ("accel_reason", host.accel_reason.clone()),
             ("machine", host.machine.clone()),
             ("sandbox", if host.sandboxed { "on" } else { "not in this QEMU" }.to_owned()),
+            ("user", host.user.map_or_else(|| "hearth's own".to_owned(), |user| user.to_string())),
             ("cgroups", self.supervisor.cgroups().to_string()),
         ]
     }

@@ -4,12 +4,15 @@
 //! deadline as a whole, an answer is bounded, events are of no interest, and the end of the
 //! stream is an error like others.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use qapi::{Command, Execute, qmp};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::Value;
 
 use super::arguments::MONITOR;
@@ -55,7 +58,7 @@ impl Qmp {
         if greeting.get("QMP").is_none() {
             return Err(invalid(format!("QEMU greets with {greeting}")).into());
         }
-        qmp.call(&qmp::qmp_capabilities { enable: None }, deadline)?;
+        qmp.call(&qmp::qmp_capabilities { enable: None }, None, deadline)?;
         Ok(qmp)
     }
 
@@ -65,15 +68,33 @@ impl Qmp {
         command: &C,
         timeout: Duration,
     ) -> Result<C::Ok, QmpError> {
-        self.call(command, Deadline::after(timeout))
+        self.call(command, None, Deadline::after(timeout))
     }
 
-    fn call<C: Command>(&mut self, command: &C, deadline: Deadline) -> Result<C::Ok, QmpError> {
+    /// Gives QEMU an open file, and answers the name that it can open it by, in the same mode. It has it
+    /// until `remove_fd`, or until this connection has ended and it is not in use.
+    pub(super) fn give_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        timeout: Duration,
+    ) -> Result<(i64, String), QmpError> {
+        let command = qmp::add_fd { fdset_id: None, opaque: None };
+        let set = self.call(&command, Some(file), Deadline::after(timeout))?.fdset_id;
+        Ok((set, format!("/dev/fdset/{set}")))
+    }
+
+    fn call<C: Command>(
+        &mut self,
+        command: &C,
+        file: Option<BorrowedFd<'_>>,
+        deadline: Deadline,
+    ) -> Result<C::Ok, QmpError> {
         let mut line =
             serde_json::to_vec(&Execute::<&C>::from(command)).map_err(io::Error::from)?;
         line.push(b'\n');
         self.stream.set_write_timeout(Some(left(deadline)?))?;
-        self.stream.write_all(&line)?;
+        let sent = file.map_or(Ok(0), |file| send_with(&self.stream, &line, file))?;
+        self.stream.write_all(&line[sent..])?;
         loop {
             let mut answer = self.receive(deadline)?;
             if let Some(result) = answer.get_mut("return") {
@@ -105,6 +126,18 @@ impl Qmp {
             }
         }
     }
+}
+
+/// Sends the beginning of `bytes` with `file` beside it, and answers how many it were.
+fn send_with(stream: &UnixStream, bytes: &[u8], file: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    let files = [file];
+    if !beside.push(SendAncillaryMessage::ScmRights(&files)) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    let flags = SendFlags::NOSIGNAL;
+    Ok(sendmsg(stream, &[IoSlice::new(bytes)], &mut beside, flags)?)
 }
 
 fn left(deadline: Deadline) -> io::Result<Duration> {

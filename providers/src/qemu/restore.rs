@@ -1,9 +1,11 @@
 //! Making a machine that goes on from a snapshot.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use qapi::qmp::{self, RunState};
+use rustix::fs::OFlags;
 
 use super::QemuBackend;
 use super::arguments::Beginning;
@@ -12,8 +14,10 @@ use super::capture::{file_channel, set_capabilities};
 use super::image::{Image, STATE};
 use super::machine::Machine;
 use crate::backend::{Backend, Place, Source};
+use crate::beneath;
 use crate::env::Deadline;
 use crate::error::{Result, VmRuntimeError};
+use crate::files;
 
 /// How often a QEMU that loads a state is asked whether it has.
 const POLL: Duration = Duration::from_micros(500);
@@ -53,7 +57,25 @@ impl QemuBackend {
     fn load(&self, machine: &Machine, source: &Source<'_, Image>) -> Result<()> {
         let load = tracing::debug_span!("load").entered();
         set_capabilities(machine, source.image.has_memory_file())?;
-        let channels = Some(vec![file_channel(&source.dir.join(STATE))?]);
+        let state = source.dir.join(STATE);
+        match self.config.user {
+            None => self.load_from(machine, &state)?,
+            Some(_) => {
+                let file = beneath::open(&state, OFlags::RDONLY)
+                    .map_err(|error| files::io_error("open the state's file".into(), error))?;
+                machine.with_file(&file, |state| self.load_from(machine, state))?;
+            }
+        }
+        drop(load);
+        match source.how.resume_immediately {
+            true => tracing::debug_span!("cont").in_scope(|| machine.resume()),
+            false => Ok(()),
+        }
+    }
+
+    /// Has QEMU load the state that it can open as `state`, and waits until it has.
+    fn load_from(&self, machine: &Machine, state: &Path) -> Result<()> {
+        let channels = Some(vec![file_channel(state)?]);
         machine.execute(&qmp::migrate_incoming { channels, exit_on_error: None, uri: None })?;
         let timeout = self.config.restore_timeout;
         let deadline = Deadline::after(timeout);
@@ -64,10 +86,6 @@ impl QemuBackend {
             }
             std::thread::sleep(POLL);
         }
-        drop(load);
-        match source.how.resume_immediately {
-            true => tracing::debug_span!("cont").in_scope(|| machine.resume()),
-            false => Ok(()),
-        }
+        Ok(())
     }
 }

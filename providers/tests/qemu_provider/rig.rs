@@ -132,8 +132,17 @@ impl Rig {
         Self::below("state")
     }
 
+    /// Whose QEMUs are run so.
+    pub(crate) fn with(config: QemuConfig) -> Self {
+        Self::made("state", config)
+    }
+
     /// With its state directory at `path` below a temporary one.
     pub(crate) fn below(path: &str) -> Self {
+        Self::made(path, QemuConfig::default())
+    }
+
+    fn made(path: &str, config: QemuConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join(path);
         let from = template().dir.path().join("snapshots");
@@ -146,7 +155,7 @@ impl Rig {
                 fs::hard_link(file.path(), to.join(file.file_name())).unwrap();
             }
         }
-        let (provider, _) = open(&state, QemuConfig::default());
+        let (provider, _) = open(&state, config);
         Self { provider: Some(Arc::new(provider)), state, _dir: dir }
     }
 

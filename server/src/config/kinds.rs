@@ -93,7 +93,7 @@ const QEMU: Facts = Facts {
     name: "qemu",
     default_guest: DefaultGuest::Shipped,
     has_agent_by_vsock: false,
-    keys: &[OF_PROCESSES, &["accel", "machine", "snapshot_timeout"]],
+    keys: &[OF_PROCESSES, &["accel", "machine", "snapshot_timeout", "user"]],
 };
 
 #[cfg(feature = "firecracker")]

@@ -44,6 +44,9 @@ pub struct ProviderConfig {
     /// QEMU: its machine type, with its options.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
+    /// QEMU: the numbers of the user and the group that it becomes, `UID:GID`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// All but Firecracker: how long it may take to write a snapshot.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub snapshot_timeout: Option<Duration>,
@@ -123,6 +126,7 @@ impl ProviderConfig {
             console_max_bytes: None,
             accel: None,
             machine: None,
+            user: None,
             snapshot_timeout: None,
             jailer: None,
             memory_backend: None,
@@ -168,6 +172,12 @@ impl ProviderConfig {
         }
         if self.pids_limit.is_some_and(|limit| limit < 1) {
             return Err(("pids_limit".to_owned(), "it must be positive".to_owned()));
+        }
+        #[cfg(feature = "qemu")]
+        if let Some(Err(why)) =
+            self.user.as_ref().map(|it| it.parse::<hearth_providers::qemu::User>())
+        {
+            return Err(("user".to_owned(), why.to_owned()));
         }
         self.check_firecracker()
     }
@@ -239,6 +249,8 @@ impl ProviderConfig {
             command_timeout: self.command_timeout.unwrap_or(default.command_timeout),
             kill_timeout: self.kill_timeout.unwrap_or(default.kill_timeout),
             console_max_bytes: self.console_max_bytes.unwrap_or(default.console_max_bytes),
+            // Looked at when the configuration was read.
+            user: self.user.as_ref().and_then(|user| user.parse().ok()),
         }
     }
 }

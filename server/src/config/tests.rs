@@ -310,6 +310,7 @@ fn full_provider() -> ProviderConfig {
         console_max_bytes: Some(1),
         accel: Some(Accel::Auto),
         machine: Some("x".to_owned()),
+        user: Some("1:1".to_owned()),
         snapshot_timeout: time,
         jailer: Some(Jailer {
             binary: Some("x".into()),
