@@ -28,6 +28,8 @@ test-long: setup guest ## What takes too long for every change: many more random
 	PROPTEST_CASES=20000 HEARTH_SOAK_CYCLES=100000 HEARTH_LONG=1 $(CARGO) test --workspace --exclude hearth-providers
 	PROPTEST_CASES=20000 $(CARGO) test --package hearth-providers --lib model
 	HEARTH_SIM_SEEDS=1000 $(CARGO) test --package hearth-server --test sim
+	[ "$$(id -u)" -ne 0 ] || \
+	    HEARTH_QEMU_USER=7071:7072 $(CARGO) test --package hearth-providers --test conformance -- qemu
 	HEARTH_KILLS=qemu $(CARGO) test --package hearth-server --test kills
 	@# 3: there is no systemd here, which it says.
 	scripts/test-systemd || [ $$? -eq 3 ]

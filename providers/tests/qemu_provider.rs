@@ -15,6 +15,9 @@ mod lives;
 #[cfg(target_os = "linux")]
 #[path = "qemu_provider/rig.rs"]
 mod rig;
+#[cfg(target_os = "linux")]
+#[path = "qemu_provider/users.rs"]
+mod users;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
@@ -27,7 +30,7 @@ fn main() -> std::process::ExitCode {
     if let Some(reason) = &missing {
         eprintln!("no real QEMU here: {reason}");
     }
-    let trials = cases::ALL.iter().chain(lives::ALL).map(|(name, case)| {
+    let trials = cases::ALL.iter().chain(lives::ALL).chain(users::ALL).map(|(name, case)| {
         let reason = missing.clone();
         let trial = Trial::test(*name, move || match reason {
             Some(reason) => Err(format!("HEARTH_REQUIRE names qemu: {reason}").into()),

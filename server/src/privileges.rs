@@ -1,13 +1,13 @@
 //! What this process may do on the host, and what it has to be able to.
 //!
-//! Hearth needs no capability, and no root, for any provider but a Firecracker that is jailed. What it needs
-//! there is one table, which `hearth serve` warns by and `hearth doctor` shows; the units in
-//! `deploy/systemd` grant the same, which a test compares.
+//! Hearth needs no capability, and no root, for any provider but a Firecracker that is jailed and a QEMU that
+//! becomes a user of its own. What it needs there is one table each, which `hearth serve` warns by and
+//! `hearth doctor` shows; the units in `deploy/systemd` grant the same, which a test compares.
 
 #[cfg(target_os = "linux")]
 use rustix::thread::CapabilitySet;
 
-/// A capability of the kernel's, as its name is written in units, and what jailing needs it for.
+/// A capability of the kernel's, as its name is written in units, and what it is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
     /// As `CAP_CHOWN`.
@@ -19,9 +19,9 @@ pub struct Need {
 }
 
 macro_rules! needs {
-    ($($flag:ident $name:literal $why:literal,)*) => {
-        /// What jailing takes, beside that the jailer has to be started by root.
-        pub const JAILER: &[Need] = &[$(Need {
+    ($(#[$about:meta])* $table:ident: $($flag:ident $name:literal $why:literal,)*) => {
+        $(#[$about])*
+        pub const $table: &[Need] = &[$(Need {
             name: $name,
             why: $why,
             #[cfg(target_os = "linux")]
@@ -31,6 +31,8 @@ macro_rules! needs {
 }
 
 needs! {
+    /// What jailing takes, beside that the jailer has to be started by root.
+    JAILER:
     CHOWN "CAP_CHOWN" "give a jail's files to its VM's user",
     FOWNER "CAP_FOWNER" "set the modes of files that are a VM's user's",
     DAC_OVERRIDE "CAP_DAC_OVERRIDE" "read and remove files that are a VM's user's",
@@ -44,15 +46,36 @@ needs! {
     SYS_RESOURCE "CAP_SYS_RESOURCE" "set limits on a VM's process",
 }
 
-/// What jailing needs and this process does not have. Empty on other systems than Linux, which have no
-/// jailer either.
-pub fn missing_for_jailer() -> Vec<Need> {
+needs! {
+    /// What a QEMU that becomes a user of its own takes, beside that it has to be started by root.
+    QEMU_USER:
+    SETUID "CAP_SETUID" "run a VM as a user of its own",
+    SETGID "CAP_SETGID" "run a VM in a group of its own",
+    KILL "CAP_KILL" "end a VM that runs as another user",
+    SYS_PTRACE "CAP_SYS_PTRACE" "know a VM of another user again after a restart",
+}
+
+/// What a provider takes whose VMs are `jailed`, or become a `user` of their own.
+pub const fn needs(jailed: bool, user: bool) -> &'static [Need] {
+    match (jailed, user) {
+        (true, _) => JAILER,
+        (false, true) => QEMU_USER,
+        (false, false) => &[],
+    }
+}
+
+/// What of `needs` this process does not have, each once. Empty on other systems than Linux, which have nothing
+/// that needs them either.
+pub fn missing<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Vec<Need> {
     #[cfg(target_os = "linux")]
     {
-        missing(held())
+        missing_of(needs, held())
     }
     #[cfg(not(target_os = "linux"))]
-    Vec::new()
+    {
+        let _ = needs;
+        Vec::new()
+    }
 }
 
 /// Whether this process has any capability at all, as root has.
@@ -67,10 +90,16 @@ pub fn is_privileged() -> bool {
     }
 }
 
-/// What jailing needs and who has the capabilities `held` does not have.
+/// What of `needs` is not `held`.
 #[cfg(target_os = "linux")]
-fn missing(held: CapabilitySet) -> Vec<Need> {
-    JAILER.iter().copied().filter(|need| !held.contains(need.flag)).collect()
+fn missing_of<'a>(needs: impl IntoIterator<Item = &'a Need>, held: CapabilitySet) -> Vec<Need> {
+    let mut missing: Vec<Need> = Vec::new();
+    for need in needs {
+        if !held.contains(need.flag) && missing.iter().all(|it| it.name != need.name) {
+            missing.push(*need);
+        }
+    }
+    missing
 }
 
 #[cfg(target_os = "linux")]
@@ -101,19 +130,30 @@ mod tests {
         assert_eq!(granted(&plain), BTreeSet::new());
         assert!(plain.lines().any(|it| it == "User=hearth"));
         assert!(plain.lines().any(|it| it == "CapabilityBoundingSet="), "none is not all");
-        let needed = JAILER.iter().map(|it| it.name.to_owned()).collect();
-        assert_eq!(granted(&unit("jailed-firecracker.conf")), needed);
+        for (file, needs) in [("jailed-firecracker.conf", JAILER), ("qemu-user.conf", QEMU_USER)] {
+            let needed: BTreeSet<_> = needs.iter().map(|it| it.name.to_owned()).collect();
+            assert_eq!(granted(&unit(file)), needed, "{file}");
+            assert!(unit(file).lines().any(|it| it == "User=root"), "{file}");
+        }
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn what_is_missing_is_what_is_not_held() {
-        assert_eq!(missing(CapabilitySet::empty()), JAILER, "who has none misses each");
-        assert_eq!(missing(CapabilitySet::all()), []);
-        for need in JAILER {
-            assert_eq!(missing(CapabilitySet::all() - need.flag), [*need]);
-            let without: Vec<_> = JAILER.iter().filter(|it| *it != need).copied().collect();
-            assert_eq!(missing(need.flag), without);
+        for needs in [JAILER, QEMU_USER] {
+            assert_eq!(
+                missing_of(needs, CapabilitySet::empty()),
+                needs,
+                "who has none misses each"
+            );
+            assert_eq!(missing_of(needs, CapabilitySet::all()), []);
+            for need in needs {
+                assert_eq!(missing_of(needs, CapabilitySet::all() - need.flag), [*need]);
+                let without: Vec<_> = needs.iter().filter(|it| *it != need).copied().collect();
+                assert_eq!(missing_of(needs, need.flag), without);
+            }
         }
+        let both = JAILER.iter().chain(QEMU_USER);
+        assert_eq!(missing_of(both, CapabilitySet::empty()), JAILER, "each is said once");
     }
 }

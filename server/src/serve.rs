@@ -211,13 +211,16 @@ fn warn_as_init() {
     }
 }
 
-/// A jail that cannot be made is noticed at the first VM; this says why before.
+/// A VM that cannot be confined, or not be ended, is noticed when it should be; this says why before.
 fn warn_of_missing_privileges(config: &Config) {
-    if config.providers.values().all(|provider| provider.jailer.is_none()) {
-        return;
-    }
-    for need in privileges::missing_for_jailer() {
-        tracing::warn!(capability = need.name, "VMs cannot be jailed without it: {}", need.why);
+    let providers = config.providers.values();
+    let needs = providers.flat_map(|it| privileges::needs(it.jailer.is_some(), it.user.is_some()));
+    for need in privileges::missing(needs) {
+        tracing::warn!(
+            capability = need.name,
+            "VMs cannot be confined as configured without it: {}",
+            need.why
+        );
     }
 }
 

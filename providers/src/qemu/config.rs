@@ -25,6 +25,13 @@ pub struct User {
     gid: u32,
 }
 
+impl User {
+    /// The number of the user.
+    pub const fn uid(self) -> u32 {
+        self.uid
+    }
+}
+
 impl FromStr for User {
     type Err = &'static str;
 

@@ -16,6 +16,8 @@ use crate::local::program;
 
 /// The oldest QEMU that we can use: `file:` migrations with fixed offsets for RAM.
 const OLDEST: (u32, u32) = (9, 0);
+/// The oldest that can become another user.
+const OLDEST_WITH_USER: (u32, u32) = (9, 1);
 /// The most that a canary may take.
 const CANARY_TIMEOUT: Duration = Duration::from_secs(20);
 /// What the system call filter denies: what a VMM has no business doing.
@@ -44,6 +46,11 @@ impl Host {
     pub(super) fn probe(config: &QemuConfig) -> Result<Self> {
         let binary = program::in_path(&config.binary);
         let version = version_of(&binary)?;
+        if let Some(user) = config.user {
+            let is_root = rustix::process::geteuid().is_root();
+            can_become(user, &version, is_root)
+                .map_err(|what| VmRuntimeError::Backend { what, source: None })?;
+        }
         let mut host = Self {
             binary,
             version,
@@ -173,6 +180,25 @@ fn version_of(binary: &Path) -> Result<String> {
     Ok(version)
 }
 
+/// Whether a QEMU of this version can become `user`, with nothing that it had as the user that starts it. Who is not
+/// root keeps its capabilities, if it has any, when it becomes somebody else.
+fn can_become(user: User, version: &str, is_root: bool) -> std::result::Result<(), String> {
+    if !is_root {
+        return Err(format!(
+            "a QEMU can become user {user} only where hearth is root, and it is not: run it as root, or \
+             configure no user"
+        ));
+    }
+    if numbers(version) < OLDEST_WITH_USER {
+        let (major, minor) = OLDEST_WITH_USER;
+        return Err(format!(
+            "QEMU {version} cannot become user {user}: {major}.{minor} or newer can; {}, or configure no user",
+            how_to_install()
+        ));
+    }
+    Ok(())
+}
+
 fn how_to_install() -> &'static str {
     "install qemu-system-x86 (or qemu-system-arm) of bookworm-backports or of a newer Debian"
 }
@@ -200,6 +226,18 @@ mod tests {
         assert!(numbers("7.2.19") < OLDEST && numbers("9.0.50") >= OLDEST);
         assert_eq!(parse_version("hello"), None);
         assert_eq!(parse_version("a version of mine"), None);
+    }
+
+    #[test]
+    fn only_a_new_qemu_of_root_becomes_another_user() {
+        let user = "7071:7072".parse().unwrap();
+        can_become(user, "9.1.0", true).unwrap();
+        can_become(user, "10.0.2", true).unwrap();
+        for (version, is_root, why) in [("9.0.2", true, "9.1 or newer"), ("10.0.2", false, "root")]
+        {
+            let error = can_become(user, version, is_root).unwrap_err();
+            assert!(error.contains(why) && error.contains("7071:7072"), "{error}");
+        }
     }
 
     #[test]

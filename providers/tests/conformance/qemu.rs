@@ -1,4 +1,5 @@
-//! Real virtual machines: the qemu provider with the guest that `scripts/guest` builds.
+//! Real virtual machines: the qemu provider with the guest that `scripts/guest` builds. As root, with
+//! `HEARTH_QEMU_USER=UID:GID`, each QEMU becomes that user.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub(crate) fn suite() -> Suite {
     let dir = tempfile::tempdir().expect("there is a directory for temporary files");
     let fixture = guest().and_then(|spec| {
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
-        let backend = QemuBackend::new(QemuConfig::default(), Arc::clone(&env));
+        let backend = QemuBackend::new(config()?, Arc::clone(&env));
         let engine = backend.and_then(|it| Engine::open("qemu", it, env, paths(dir.path())));
         let (engine, _) = engine.map_err(|error| error.to_string())?;
         let readiness = Readiness::ConsoleMarker("READY".to_owned());
@@ -30,6 +31,11 @@ pub(crate) fn suite() -> Suite {
         Ok(Arc::new(fixture))
     });
     Suite { name: "qemu", fixture, permits: Permits::new(2), dir: Some(dir) }
+}
+
+fn config() -> Result<QemuConfig, String> {
+    let user = std::env::var("HEARTH_QEMU_USER").ok().map(|user| user.parse());
+    Ok(QemuConfig { user: user.transpose()?, ..QemuConfig::default() })
 }
 
 /// What boots, from `HEARTH_GUEST_DIR` or from where `scripts/guest` puts it.

@@ -29,7 +29,6 @@ pub(crate) const ALL: &[(&str, fn())] = &[
     ("a_snapshot_of_another_qemu_is_refused", a_snapshot_of_another_qemu_is_refused),
     ("a_machine_with_all_devices_boots_and_is_cloned", all_devices),
     ("a_long_state_directory_is_no_obstacle", a_long_state_directory_is_no_obstacle),
-    ("a_user_of_its_own_has_no_rights", a_user_of_its_own_has_no_rights),
     ("a_bad_binary_is_refused_with_advice", a_bad_binary_is_refused_with_advice),
     ("a_spec_that_cannot_be_leaves_nothing", a_spec_that_cannot_be_leaves_nothing),
     ("a_start_that_fails_can_be_tried_again", a_start_that_fails_can_be_tried_again),
@@ -65,45 +64,6 @@ fn clones_go_on_where_the_template_stood() {
         rig.provider().destroy_vm(&id(name)).unwrap();
     }
     rig.assert_instances(0);
-}
-
-/// From boot to a clone of a clone: a QEMU that has become another user opens no path of the state directory.
-fn a_user_of_its_own_has_no_rights() {
-    let config = QemuConfig { user: Some("7071:7072".parse().unwrap()), ..QemuConfig::default() };
-    if !rustix::process::geteuid().is_root() {
-        let refused = QemuBackend::new(config, Arc::new(SystemEnv)).unwrap_err();
-        assert!(matches!(refused, VmRuntimeError::Backend { .. }), "{refused}");
-        return;
-    }
-    let rig = Rig::with(config);
-    let provider = rig.provider();
-    provider.create_vm_with_spec(&id("booted"), &cold_spec()).unwrap();
-    provider.start_vm(&id("booted")).unwrap();
-    wait_ready(provider, &id("booted"), &Readiness::AgentAnswers, LONG).unwrap();
-    provider.snapshot_vm(&id("booted"), &snapshot_id("first")).unwrap();
-    let of = |name| SnapshotSource::Name(id(name));
-    provider.create_vm_with_spec(&id("clone"), &restored(of("booted"), "first", true)).unwrap();
-    assert_eq!(ask(provider, "clone", "write note clone"), "ok bytes=5");
-    provider.snapshot_vm(&id("clone"), &snapshot_id("second")).unwrap();
-    provider.create_vm_with_spec(&id("third"), &restored(of("clone"), "second", true)).unwrap();
-    assert_eq!(ask(provider, "third", "read note"), "data clone");
-    provider.stop_vm(&id("third")).unwrap();
-    provider.start_vm(&id("third")).unwrap();
-    rig.clone_as("of-root");
-    for name in ["booted", "clone", "third", "of-root"] {
-        ping(provider, name);
-        let status = fs::read_to_string(format!("/proc/{}/status", rig.pid(name))).unwrap();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.split_whitespace().collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(field("Uid:"), "7071 7071 7071 7071", "{name}");
-        assert_eq!(field("Gid:"), "7072 7072 7072 7072", "{name}");
-        assert_eq!(field("Groups:"), "7072", "{name}");
-        for rights in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
-            assert_eq!(field(rights), "0000000000000000", "{name} {rights}");
-        }
-    }
 }
 
 fn memory_is_there_before_the_guest_touches_it() {

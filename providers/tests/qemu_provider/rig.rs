@@ -124,6 +124,7 @@ pub(crate) struct Rig {
     // Dropped before its directory.
     pub(crate) provider: Option<Arc<QemuProvider>>,
     pub(crate) state: PathBuf,
+    config: QemuConfig,
     _dir: TempDir,
 }
 
@@ -155,8 +156,8 @@ impl Rig {
                 fs::hard_link(file.path(), to.join(file.file_name())).unwrap();
             }
         }
-        let (provider, _) = open(&state, config);
-        Self { provider: Some(Arc::new(provider)), state, _dir: dir }
+        let (provider, _) = open(&state, config.clone());
+        Self { provider: Some(Arc::new(provider)), state, config, _dir: dir }
     }
 
     pub(crate) fn provider(&self) -> &QemuProvider {
@@ -167,9 +168,15 @@ impl Rig {
     pub(crate) fn restart(&mut self) -> OpenReport {
         let last = self.provider.take().map(Arc::try_unwrap);
         assert!(last.is_some_and(|last| last.is_ok()), "nobody else holds the provider");
-        let (provider, report) = open(&self.state, QemuConfig::default());
+        let (provider, report) = open(&self.state, self.config.clone());
         self.provider = Some(Arc::new(provider));
         report
+    }
+
+    /// The same, with another configuration from now on.
+    pub(crate) fn restart_with(&mut self, config: QemuConfig) -> OpenReport {
+        self.config = config;
+        self.restart()
     }
 
     /// A VM that goes on from the template.

@@ -29,6 +29,10 @@ pub(crate) struct Doctor {
     /// there.
     #[arg(long, value_name = "PATH")]
     jailer: Option<PathBuf>,
+    /// The user that each VM of qemu is to be, as in the configuration; with it, what that needs
+    /// must be there.
+    #[arg(long, value_name = "UID:GID")]
+    user: Option<String>,
     /// The state directory that `hearth serve` is to have; its default when not given.
     #[arg(long, env = "HEARTH_STATE", value_name = "DIR")]
     state: Option<PathBuf>,
@@ -58,18 +62,19 @@ impl Doctor {
             (self.binary.is_some() && matches!(kind, Kind::Memory | Kind::Docker), "--binary"),
             (self.socket.is_some() && kind != Kind::Docker, "--socket"),
             (self.jailer.is_some() && kind != Kind::Firecracker, "--jailer"),
+            (self.user.is_some() && kind != Kind::Qemu, "--user"),
         ];
         if let Some((_, flag)) = strays.iter().find(|(is_stray, _)| *is_stray) {
             return Err(Error::Usage(format!("{flag}: this kind of provider has none")));
         }
-        let jailed = self.jailer.is_some();
-        let Self { binary, socket, jailer, .. } = self;
-        let mut found = look_at_provider(&Subject { kind, binary, socket, jailer });
+        let Self { binary, socket, jailer, user, .. } = self;
+        let subject = Subject { kind, binary, socket, jailer, user };
+        let mut found = look_at_provider(&subject);
         if kind == Kind::Qemu {
             found.push(guest(self.guest.as_deref()));
         }
         let state = self.state.or_else(dirs::default_state);
-        found.extend(look_at_machine(state.as_deref(), self.runtime.as_deref(), jailed));
+        found.extend(look_at_machine(state.as_deref(), self.runtime.as_deref(), subject.needs()));
         let worst = worst(&found);
         match format {
             Format::Json => print_json(&Report { status: worst, checks: &found })?,

@@ -113,6 +113,11 @@ fn a_table_that_cannot_be_is_refused_by_key() {
             "[limits.tenants.named.a.warm_floors]\nweb = 100001",
             "limits.tenants.named.a.warm_floors.web",
         ),
+        #[cfg(feature = "qemu")]
+        ("[providers.a]\nkind = \"qemu\"\nuser = \"0:0\"", "providers.a.user"),
+        #[cfg(feature = "qemu")]
+        ("[providers.a]\nkind = \"qemu\"\nuser = \"hearth-vm\"", "providers.a.user"),
+        ("[providers.a]\nkind = \"memory\"\nuser = \"1:1\"", "providers.a.user"),
     ];
     for (text, key) in errors {
         let error = loaded(text, &[], &Flags::default()).unwrap_err();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::config::dirs;
-use crate::privileges;
+use crate::privileges::{self, Need};
 use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, getrlimit};
 
@@ -16,40 +16,6 @@ const TOO_FEW_OPEN_FILES: u64 = 256;
 /// Space for a template of the test guest and some clones.
 const LITTLE_SPACE_BYTES: u64 = 2 << 30;
 const LITTLE_MEMORY_KIB: u64 = 1 << 20;
-
-/// Whether QEMU (`binary`, or the one in `PATH`) is there and new enough, how guests run, and whether
-/// VMs get cgroups of their own. Starts a QEMU without a guest, as the server does.
-#[cfg(all(feature = "qemu", target_os = "linux"))]
-pub(super) fn qemu(binary: Option<&Path>) -> Vec<Check> {
-    use std::sync::Arc;
-
-    use hearth_providers::backend::Backend as _;
-    use hearth_providers::env::SystemEnv;
-    use hearth_providers::qemu::{QemuBackend, QemuConfig};
-
-    let install = "as root: scripts/setup, or install QEMU 9 or newer yourself";
-    let mut config = QemuConfig::default();
-    config.binary = binary.map_or(config.binary, Path::to_owned);
-    let backend = match QemuBackend::new(config, Arc::new(SystemEnv)) {
-        Ok(backend) => backend,
-        Err(error) => return vec![Check::fail("qemu", error.to_string(), install)],
-    };
-    let facts = backend.describe();
-    let fact = |name: &str| {
-        facts.iter().find(|(key, _)| *key == name).map(|(_, it)| it.as_str()).unwrap_or_default()
-    };
-    let version = format!("QEMU {} ({})", fact("version"), fact("binary"));
-    let accel = match fact("accel") {
-        "kvm" => Check::ok("accel", format!("kvm: {}", fact("accel_reason"))),
-        other => Check::warn(
-            "accel",
-            format!("{other}, in software and slow: {}", fact("accel_reason")),
-            "on a machine with virtualisation: load kvm_intel or kvm_amd, and let this user open \
-             /dev/kvm (group kvm)",
-        ),
-    };
-    vec![Check::ok("qemu", version), accel, cgroups(fact("cgroups"))]
-}
 
 /// Whether VMs get cgroups of their own, of which a provider says where.
 #[cfg(all(any(feature = "qemu", feature = "firecracker"), target_os = "linux"))]
@@ -63,13 +29,6 @@ pub(super) fn cgroups(fact: &str) -> Check {
         ),
         parent => Check::ok("cgroups", format!("VMs get theirs below {parent}")),
     }
-}
-
-/// As above, of a build that leaves QEMU out.
-#[cfg(not(all(feature = "qemu", target_os = "linux")))]
-pub(super) fn qemu(_: Option<&Path>) -> Vec<Check> {
-    let (message, remedy) = ("this build of hearth has no qemu", "build it on Linux, with it");
-    vec![Check::fail("qemu", message, remedy)]
 }
 
 /// Whether the guest of the default template is there, where the server looks for it.
@@ -154,23 +113,26 @@ pub(super) fn memory() -> Check {
     }
 }
 
-/// Whether this user has the capabilities that VMs take (`jailed`: Firecrackers in jails), and no others.
-pub(super) fn privileges(jailed: bool) -> Check {
+/// Whether this user has the capabilities that VMs take (`needs`), and none where they take none.
+pub(super) fn privileges(needs: &[Need]) -> Check {
     const NAME: &str = "privileges";
-    let missing = privileges::missing_for_jailer();
-    match (jailed, missing.as_slice(), privileges::is_privileged()) {
-        (true, [], _) => Check::ok(NAME, "all capabilities that jailing takes"),
-        (true, missing, _) => {
-            let each = missing.iter().map(|need| format!("{} ({})", need.name, need.why));
-            let message = format!("without {}", each.collect::<Vec<_>>().join(", "));
-            Check::fail(NAME, message, "grant them, as deploy/systemd/jailed-firecracker.conf does")
-        }
-        (false, _, true) => Check::warn(
+    let missing = privileges::missing(needs);
+    match (needs, missing.as_slice(), privileges::is_privileged()) {
+        ([], _, true) => Check::warn(
             NAME,
             "this user has capabilities, as root has, and VMs of this kind take none",
-            "run hearth as a user of its own, as deploy/systemd/hearth.service does",
+            "run hearth as a user of its own, as deploy/systemd/hearth.service does; or, as root, have each QEMU \
+             become one: providers.NAME.user",
         ),
-        (false, _, false) => Check::ok(NAME, "no capabilities, and none are needed"),
+        ([], _, false) => Check::ok(NAME, "no capabilities, and none are needed"),
+        (_, [], _) => Check::ok(NAME, "all capabilities that confining VMs takes"),
+        (_, missing, _) => {
+            let each = missing.iter().map(|need| format!("{} ({})", need.name, need.why));
+            let message = format!("without {}", each.collect::<Vec<_>>().join(", "));
+            let remedy =
+                "grant them, as jailed-firecracker.conf or qemu-user.conf of deploy/systemd does";
+            Check::fail(NAME, message, remedy)
+        }
     }
 }
 

@@ -9,10 +9,16 @@
 pub(super) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What a backend says of itself.
-#[cfg(all(any(feature = "docker", feature = "firecracker"), target_os = "linux"))]
+#[cfg(all(
+    any(feature = "docker", feature = "firecracker", feature = "qemu"),
+    target_os = "linux"
+))]
 pub(super) struct Facts(pub(super) Vec<(&'static str, String)>);
 
-#[cfg(all(any(feature = "docker", feature = "firecracker"), target_os = "linux"))]
+#[cfg(all(
+    any(feature = "docker", feature = "firecracker", feature = "qemu"),
+    target_os = "linux"
+))]
 impl Facts {
     /// One of these; empty when it does not say.
     pub(super) fn get(&self, name: &str) -> &str {

@@ -12,11 +12,13 @@ mod elf;
 #[cfg(any(
     feature = "apple-container",
     feature = "smolvm",
-    all(any(feature = "docker", feature = "firecracker"), target_os = "linux")
+    all(any(feature = "docker", feature = "firecracker", feature = "qemu"), target_os = "linux")
 ))]
 mod facts;
 #[cfg(all(feature = "firecracker", target_os = "linux"))]
 mod firecracker;
+#[cfg(all(feature = "qemu", target_os = "linux"))]
+mod qemu;
 #[cfg(any(feature = "apple-container", feature = "smolvm"))]
 mod tools;
 
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::config::ProviderKind;
+use crate::privileges::{self, Need};
 
 pub use checks::guest;
 
@@ -122,6 +125,15 @@ pub struct Subject {
     pub socket: Option<PathBuf>,
     /// The jailer that VMs are to run in.
     pub jailer: Option<PathBuf>,
+    /// Whom each VM's QEMU is to become, as `UID:GID`.
+    pub user: Option<String>,
+}
+
+impl Subject {
+    /// The capabilities that its VMs take.
+    pub fn needs(&self) -> &'static [Need] {
+        privileges::needs(self.jailer.is_some(), self.user.is_some())
+    }
 }
 
 /// Whether this machine can run such a provider. Blocks for up to some seconds: programs are run, an engine is
@@ -129,7 +141,7 @@ pub struct Subject {
 pub fn look_at_provider(subject: &Subject) -> Vec<Check> {
     let binary = subject.binary.as_deref();
     match subject.kind {
-        Kind::Qemu => checks::qemu(binary),
+        Kind::Qemu => look_at_qemu(binary, subject.user.as_deref()),
         Kind::Firecracker => look_at_firecracker(binary, subject.jailer.as_deref()),
         Kind::Docker => look_at_docker(subject.socket.as_deref()),
         Kind::AppleContainer => look_at_apple_container(binary),
@@ -139,8 +151,8 @@ pub fn look_at_provider(subject: &Subject) -> Vec<Check> {
 }
 
 /// Whether this user and this machine have what hearth takes whatever its providers are. `state` and `runtime` are
-/// its directories, the runtime directory the server's own choice when unset; `jailed`: VMs are to run in jails.
-pub fn look_at_machine(state: Option<&Path>, runtime: Option<&Path>, jailed: bool) -> Vec<Check> {
+/// its directories, the runtime directory the server's own choice when unset; `needs`: the capabilities that VMs take.
+pub fn look_at_machine(state: Option<&Path>, runtime: Option<&Path>, needs: &[Need]) -> Vec<Check> {
     let mut found = match state {
         Some(state) => vec![checks::state(state), checks::runtime(runtime, state)],
         None => {
@@ -148,11 +160,22 @@ pub fn look_at_machine(state: Option<&Path>, runtime: Option<&Path>, jailed: boo
             vec![Check::fail("state", why, "say where: serve --state DIR")]
         }
     };
-    found.push(checks::privileges(jailed));
+    found.push(checks::privileges(needs));
     found.push(checks::open_files());
     found.push(checks::memory());
     found.push(checks::process());
     found
+}
+
+#[cfg(all(feature = "qemu", target_os = "linux"))]
+fn look_at_qemu(binary: Option<&Path>, user: Option<&str>) -> Vec<Check> {
+    qemu::qemu(binary, user)
+}
+
+#[cfg(not(all(feature = "qemu", target_os = "linux")))]
+fn look_at_qemu(_: Option<&Path>, _: Option<&str>) -> Vec<Check> {
+    let (message, remedy) = ("this build of hearth has no qemu", "build it on Linux, with it");
+    vec![Check::fail("qemu", message, remedy)]
 }
 
 #[cfg(all(feature = "firecracker", target_os = "linux"))]

@@ -69,7 +69,8 @@ impl Doctor {
             let jailer = it.jailer.as_ref();
             let jailer = jailer.map(|it| it.binary.clone().unwrap_or_else(|| "jailer".into()));
             let (binary, socket) = (it.binary.clone(), it.socket.clone());
-            (name.clone(), Subject { kind: it.kind.into(), binary, socket, jailer })
+            let (kind, user) = (it.kind.into(), it.user.clone());
+            (name.clone(), Subject { kind, binary, socket, jailer, user })
         };
         let patients = Patients {
             subjects: config.providers.iter().map(subject).collect(),
@@ -110,8 +111,8 @@ impl Doctor {
 
 impl Patients {
     fn look(&self, now: SystemTime) -> Report {
-        let jailed = self.subjects.iter().any(|(_, subject)| subject.jailer.is_some());
-        let machine = look_at_machine(Some(&self.state), Some(&self.runtime), jailed);
+        let needs: Vec<_> = self.subjects.iter().flat_map(|(_, it)| it.needs()).copied().collect();
+        let machine = look_at_machine(Some(&self.state), Some(&self.runtime), &needs);
         let of_machine = machine.into_iter().map(|check| Found { provider: None, check });
         let of_providers = self.subjects.iter().flat_map(|(name, subject)| {
             let found = look_at_provider(subject).into_iter();
@@ -159,7 +160,8 @@ mod tests {
         let socket = directory.path().join("docker.sock");
         let engine = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let kind = ProviderKind::Docker.into();
-        let subject = Subject { kind, binary: None, socket: Some(socket.clone()), jailer: None };
+        let subject =
+            Subject { kind, binary: None, socket: Some(socket.clone()), jailer: None, user: None };
         let check = look_at(subject, directory.path()).await.unwrap();
         assert_eq!((check.name, check.status), ("engine", Outcome::Fail), "{check:?}");
         assert!(check.message.contains(socket.to_str().unwrap()), "{check:?}");
@@ -178,7 +180,8 @@ mod tests {
         let shell = shell.args(["-c", write, "sh"]).arg(&program).arg(script);
         assert!(shell.status().unwrap().success());
         let kind = ProviderKind::Smolvm.into();
-        let subject = Subject { kind, binary: Some(program), socket: None, jailer: None };
+        let subject =
+            Subject { kind, binary: Some(program), socket: None, jailer: None, user: None };
         let check = look_at(subject, directory.path()).await.unwrap();
         assert_eq!(check.status, Outcome::Fail, "{check:?}");
         let pid = std::fs::read_to_string(&pid).unwrap();

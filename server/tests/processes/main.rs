@@ -5,6 +5,7 @@
 
 mod budget;
 mod cases;
+mod confined;
 mod hearth;
 mod orphans;
 mod restarts;
@@ -17,8 +18,14 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     budget::stand_in_if_asked();
     let long = budget::all().into_iter().filter(|_| budget::is_asked_for());
-    let ours =
-        [cases::all(), orphans::all(), restarts::all(), scheduler::all(), unprivileged::all()];
+    let ours = [
+        cases::all(),
+        confined::all(),
+        orphans::all(),
+        restarts::all(),
+        scheduler::all(),
+        unprivileged::all(),
+    ];
     let all = ours.into_iter().flatten().chain(long);
     running::run_all(running::trials(all, "qemu", hearth::missing_qemu_host()))
 }
