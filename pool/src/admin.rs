@@ -206,13 +206,13 @@ impl Manager {
     pub(crate) async fn write_pool(&self, config: &PoolConfig) -> Result<()> {
         let (journal, config) = (Arc::clone(&self.journal), config.clone());
         let call = move || Ok(journal.write_control(Control::Pool, config.id.as_str(), &config));
-        self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await?
+        self.jobs.run(Class::Journal, "journal", UNTIL_KNOWN, call, drop).await?
     }
 
     async fn forget(&self, kind: Control, id: &str) -> Result<()> {
         let (journal, id) = (Arc::clone(&self.journal), id.to_owned());
         let call = move || Ok(journal.forget_control(kind, &id));
-        self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await?
+        self.jobs.run(Class::Journal, "journal", UNTIL_KNOWN, call, drop).await?
     }
 }
 

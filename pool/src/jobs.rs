@@ -29,6 +29,9 @@ pub enum Class {
     Build,
     /// Reading out artifacts, which takes as long as their readers do.
     Export,
+    /// What waits for the journal's disk: what operators decide, and keeping the log short. No backend that
+    /// hangs has these places.
+    Journal,
 }
 
 /// How many jobs of each class run at once.
@@ -44,11 +47,13 @@ pub struct Places {
     pub build: usize,
     /// Of [`Class::Export`].
     pub export: usize,
+    /// Of [`Class::Journal`].
+    pub journal: usize,
 }
 
 impl Default for Places {
     fn default() -> Self {
-        Self { restore: 16, destroy: 16, verb: 32, build: 2, export: 4 }
+        Self { restore: 16, destroy: 16, verb: 32, build: 2, export: 4, journal: 4 }
     }
 }
 
@@ -68,6 +73,7 @@ pub struct Jobs {
     verb: Arc<Semaphore>,
     build: Arc<Semaphore>,
     export: Arc<Semaphore>,
+    journal: Arc<Semaphore>,
     simulated: Option<Latency>,
 }
 
@@ -98,6 +104,7 @@ impl Jobs {
             verb: semaphore(places.verb),
             build: semaphore(places.build),
             export: semaphore(places.export),
+            journal: semaphore(places.journal),
             simulated,
         }
     }
@@ -121,6 +128,7 @@ impl Jobs {
             Class::Verb => (&self.verb, self.counts.verb),
             Class::Build => (&self.build, self.counts.build),
             Class::Export => (&self.export, self.counts.export),
+            Class::Journal => (&self.journal, self.counts.journal),
         }
     }
 

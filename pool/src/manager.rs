@@ -212,7 +212,7 @@ impl Manager {
     async fn write_drains(&self, drains: bool) -> Result<()> {
         let journal = Arc::clone(&self.journal);
         let call = move || Ok(journal.write_control(Control::Node, DRAINS, &drains));
-        self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await?
+        self.jobs.run(Class::Journal, "journal", UNTIL_KNOWN, call, drop).await?
     }
 
     /// Keeps the journal's log short, for as long as hearth runs.
@@ -228,7 +228,7 @@ impl Manager {
             }
             let journal = Arc::clone(&self.journal);
             let tend = move || Ok(journal.tend());
-            let tended = self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, tend, drop).await;
+            let tended = self.jobs.run(Class::Journal, "journal", UNTIL_KNOWN, tend, drop).await;
             pause = match tended.map_err(Error::from).flatten() {
                 Ok(()) => TEND_PERIOD,
                 Err(error) => {

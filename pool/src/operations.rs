@@ -355,7 +355,7 @@ impl Manager {
         let journal = Arc::clone(&self.journal);
         let call = move || Ok(journal.operations());
         let mut records: Vec<OperationRecord> =
-            self.jobs.run(Class::Verb, "operations", Duration::MAX, call, drop).await??;
+            self.jobs.run(Class::Journal, "operations", Duration::MAX, call, drop).await??;
         // It is part of a name: a record that was damaged so is nobody's to find, and nothing else depends on it.
         records.retain(|record| {
             let checked = hearth_providers::id::check_id(&record.id);

@@ -98,7 +98,7 @@ impl Manager {
             };
             Ok(read())
         };
-        self.jobs.run(Class::Verb, "read the journal", Duration::MAX, call, drop).await?
+        self.jobs.run(Class::Journal, "read the journal", Duration::MAX, call, drop).await?
     }
 
     fn all_instances(&self) -> Vec<(Arc<Provider>, VmView)> {

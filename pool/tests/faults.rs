@@ -15,9 +15,11 @@ use hearth_pool::ids::RequestId;
 use hearth_pool::jobs::Class;
 use hearth_pool::journal::Source;
 use hearth_pool::pool::Overflow;
+use hearth_pool::verbs::StateVerb;
 use hearth_providers::VmStatus;
 use hearth_providers::agent::Agent;
 use hearth_providers::faulty::{Call, Fault, When};
+use tokio::task::JoinSet;
 
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_fails_every_restore_is_tried_ever_more_rarely() {
@@ -245,7 +247,7 @@ async fn a_disk_that_hangs_holds_up_operators_for_a_while_and_tenants_not_at_all
     let hangs = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&hangs);
     let latency = move |class| match class {
-        Class::Verb if seen.load(Ordering::Relaxed) => Duration::from_secs(3600),
+        Class::Journal if seen.load(Ordering::Relaxed) => Duration::from_secs(3600),
         _ => LATENCY,
     };
     let node = host.open_with(Limits::default(), latency);
@@ -264,4 +266,39 @@ async fn a_disk_that_hangs_holds_up_operators_for_a_while_and_tenants_not_at_all
     assert!(first.unwrap().is_ok(), "it was done in the end");
     assert_eq!(reason(second), "storage", "told, and not kept for an hour");
     node.release_named(&taken.unwrap().lease.held().vm_id).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_all_of_whose_calls_hang_holds_up_nothing_that_operators_write() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let host = Host::new(41);
+    let hangs = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&hangs);
+    let latency = move |class| match class {
+        Class::Verb if seen.load(Ordering::Relaxed) => Duration::from_secs(3600),
+        _ => LATENCY,
+    };
+    let node = host.open_with(Limits::default(), latency);
+    node.start(false).await.unwrap();
+    node.build_template("default").await;
+    node.create_pool(pool("default", 40), false).await.unwrap();
+    node.settle("default").await;
+    let mut leased = Vec::new();
+    for _ in 0..40 {
+        leased.push(node.take(request()).await.unwrap().lease);
+    }
+    hangs.store(true, Ordering::Relaxed);
+    // More than there are places for.
+    let mut stops = JoinSet::new();
+    for lease in leased {
+        let (manager, vm_id) = (Arc::clone(&node.manager), lease.held().vm_id);
+        stops.spawn(async move { manager.change_state(StateVerb::Stop, &vm_id, None, None).await });
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let id = node.pool_of("default").id.clone();
+    let update = node.update_pool(&id, "", false, |_| Ok(()));
+    tokio::time::timeout(Duration::from_secs(5), update).await.unwrap().unwrap();
+    assert!(stops.try_join_next().is_none(), "all of them hang");
 }

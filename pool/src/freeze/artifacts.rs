@@ -60,7 +60,7 @@ impl Manager {
         let (journal, written) = (Arc::clone(&self.journal), artifact.clone());
         let call =
             move || Ok(journal.write_control(Control::Artifact, written.id.as_str(), &written));
-        self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await??;
+        self.jobs.run(Class::Journal, "journal", UNTIL_KNOWN, call, drop).await??;
         tracing::info!(artifact = %artifact.id, vm = %artifact.vm_id, "a VM is frozen");
         let vm_uid = artifact.snapshot.vm_uid;
         self.artifacts.write().insert(artifact);
@@ -128,7 +128,7 @@ impl Manager {
         }
         let (journal, forgotten) = (Arc::clone(&self.journal), id.clone());
         let call = move || Ok(journal.forget_control(Control::Artifact, forgotten.as_str()));
-        self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await??;
+        self.jobs.run(Class::Journal, "journal", UNTIL_KNOWN, call, drop).await??;
         self.artifacts.write().remove(id);
         self.shared.changes.vm(artifact.snapshot.vm_uid);
         // Should this fail, the next start finds what no record has.

@@ -65,7 +65,7 @@ impl Manager {
             let id = written.written().id.clone();
             Ok(journal.write_control(Control::Template, id.as_str(), &written))
         };
-        self.jobs.run(Class::Verb, "journal", UNTIL_KNOWN, call, drop).await??;
+        self.jobs.run(Class::Journal, "journal", UNTIL_KNOWN, call, drop).await??;
         let kept = history.pins();
         let provider = history.written().provider.clone();
         let current = self.show(history);

@@ -72,6 +72,7 @@ impl Weather {
                 Class::Verb => (dice.millis(1, 8), "verb"),
                 Class::Build => (dice.millis(50, 200), "build"),
                 Class::Export => (dice.millis(1, 5), "export"),
+                Class::Journal => (dice.millis(1, 8), "journal"),
             };
             // A hang ends later than any job is waited for.
             let latency = if hangs { dice.millis(2_100, 4_000) } else { usual };
