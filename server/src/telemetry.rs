@@ -5,6 +5,7 @@ mod export;
 mod headers;
 mod lines;
 mod queue;
+mod spans;
 
 use std::io::IsTerminal as _;
 use std::num::NonZeroU128;

@@ -1,5 +1,6 @@
 //! The list of cases. To add one is to add one entry here.
 
+use super::export::Seen;
 use super::ledger::{Books, Line};
 use super::node::{Names, Node, Size};
 use super::parts::Parts;
@@ -95,5 +96,11 @@ pub fn all() -> Vec<Case> {
     });
     // Counted, it would say nothing that the one with a directory does not.
     cases.push(in_memory.counted_if(false));
+    let size = Size { pools: 1, depth: 200 };
+    for (name, is_exported) in [("not_exported", false), ("exported", true)] {
+        cases.push(Case::new(format!("spans/{name}/acquire"), move || {
+            Ok(Box::new(Seen::start(size, is_exported)?))
+        }));
+    }
     cases
 }

@@ -8,6 +8,7 @@
 //! Everything here runs on one thread, and goes through what the crates make public.
 
 pub mod cases;
+mod export;
 mod journal;
 mod ledger;
 mod metrics;

@@ -1,7 +1,5 @@
 //! Spans, sent to a collector by OTLP over gRPC, apart from everything else: a collector that is down or slow
 //! costs spans, which are counted, and no call its time.
-//!
-//! Only our own spans are exported, and the log's level is not asked: at `debug` and above, all of them.
 
 use std::num::NonZeroU128;
 use std::time::Duration;
@@ -9,26 +7,22 @@ use std::time::Duration;
 use hearth_pool::tasks::TaskGroup;
 use hearth_proto::TraceContext;
 use opentelemetry::trace::{
-    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, TracerProvider as _,
+    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{
     ExporterBuildError, SpanExporter, WithExportConfig as _, WithTonicConfig as _,
 };
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{
-    Sampler, SdkTracer, SdkTracerProvider, SpanData, SpanExporter as _,
-};
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
-use tracing::{Span, Subscriber, level_filters::LevelFilter};
+use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::registry::LookupSpan;
 
 use super::headers;
-use super::queue::{Queued, queue};
+use super::queue::Queued;
+use super::spans::{Spans, spans};
 use crate::config::Telemetry;
 use crate::metrics;
 
@@ -36,12 +30,6 @@ use crate::metrics;
 const BATCH: usize = 512;
 /// How long a span waits for others, at most.
 const GATHER: Duration = Duration::from_secs(1);
-/// Where our spans come from.
-const TARGETS: [&str; 3] = ["hearth_pool", "hearth_providers", "hearth_server"];
-
-/// What makes spans, to be exported.
-pub(super) struct Spans(SdkTracer);
-
 /// The export, not begun yet: it takes a runtime.
 pub struct Export {
     queued: Queued,
@@ -81,14 +69,7 @@ pub(super) fn prepare(settings: &Telemetry) -> Result<Option<(Spans, Export)>, S
         }
     };
     let headers = settings.headers_file.as_deref().map_or(Ok(MetadataMap::new()), headers::read)?;
-    let (queue, queued) = queue(settings.max_queued);
-    // What the caller decided holds for what it calls.
-    let ours = Sampler::TraceIdRatioBased(settings.sample_ratio);
-    let provider = SdkTracerProvider::builder()
-        .with_sampler(Sampler::ParentBased(Box::new(ours)))
-        .with_span_processor(queue)
-        .build();
-    let spans = Spans(provider.tracer("hearth"));
+    let (spans, queued) = spans(settings.sample_ratio, settings.max_queued);
     let (resource, timeout) = (resource(), settings.timeout);
     Ok(Some((spans, Export { queued, endpoint, headers, resource, timeout })))
 }
@@ -100,24 +81,6 @@ fn resource() -> Resource {
     match std::env::var_os("OTEL_SERVICE_NAME") {
         Some(_) => resource.build(),
         None => resource.with_service_name("hearth").build(),
-    }
-}
-
-impl Spans {
-    /// The layer of the log's subscriber that makes them.
-    pub(super) fn layer<S>(self) -> impl Layer<S>
-    where
-        S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
-    {
-        let targets = TARGETS.map(|target| (target, LevelFilter::DEBUG));
-        tracing_opentelemetry::layer()
-            .with_tracer(self.0)
-            .with_location(false)
-            .with_threads(false)
-            .with_target(false)
-            .with_tracked_inactivity(false)
-            .with_context_activation(false)
-            .with_filter(Targets::new().with_targets(targets))
     }
 }
 
