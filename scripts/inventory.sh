@@ -57,11 +57,12 @@ inventory() {
     inventory_of_files
 }
 
-# Whatever is in the directory, but for what outlives a server (the journal, the templates' snapshots), and
-# the output of the server itself.
+# Whatever is in the directory, but for what outlives a server (the journal, snapshots, the records of VMs that
+# somebody froze), and the output of the server itself.
 inventory_of_files() {
     find "$dir" \( -path "$dir/state/journal" -o -path "$dir/state/snapshots" -o -path "$dir/out" \
-        -o -path "$dir/log" \) -prune -o \( ! -type d -o -path "$dir/state/instances/*" \) \
+        -o -path "$dir/log" -o -type d -exec test -e '{}/preserved.json' \; \) -prune \
+        -o \( ! -type d -o -path "$dir/state/instances/*" \) \
         -printf 'file %p\n' 2>/dev/null | sort || true
 }
 
