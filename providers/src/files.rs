@@ -12,6 +12,9 @@ use crate::backend::Source;
 use crate::beneath;
 use crate::error::{Result, VmRuntimeError};
 
+/// A file system that has less than this left is full: less than any program that fails for it asks for.
+const FULL_BYTES: u64 = 1 << 20;
+
 /// Writes `value` as JSON so that a reader sees the former file or the whole new one. Private to
 /// its owner.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
@@ -123,6 +126,20 @@ pub(crate) fn remove_dir(dir: &Path) {
     }
 }
 
+/// What a program failed with that wrote to `path`: some say of a full disk no more than that writing failed.
+/// `what` is what it was to do.
+pub(crate) fn full_or(error: VmRuntimeError, path: &Path, what: &str) -> VmRuntimeError {
+    let left = rustix::fs::statvfs(path.parent().unwrap_or(path))
+        .map_or(u64::MAX, |it| it.f_bavail.saturating_mul(it.f_frsize));
+    match error {
+        VmRuntimeError::Backend { .. } if left < FULL_BYTES => {
+            tracing::warn!(path = %path.display(), %error, "the disk is full");
+            VmRuntimeError::Exhausted { what: format!("disk space ({what})"), retry_after: None }
+        }
+        error => error,
+    }
+}
+
 /// Says of an I/O error whether the host is full or the call just failed.
 pub(crate) fn io_error(what: String, error: io::Error) -> VmRuntimeError {
     use io::ErrorKind as K;
@@ -131,5 +148,29 @@ pub(crate) fn io_error(what: String, error: io::Error) -> VmRuntimeError {
             VmRuntimeError::Exhausted { what: format!("disk space ({what})"), retry_after: None }
         }
         _ => VmRuntimeError::backend(what, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed() -> VmRuntimeError {
+        VmRuntimeError::Backend { what: "ram_save_setup failed".to_owned(), source: None }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_program_that_failed_on_a_full_disk_failed_for_that() {
+        // Of which nothing is ever free.
+        let full = full_or(failed(), Path::new("/proc/state"), "QEMU");
+        assert_eq!(full.to_string(), "disk space (QEMU) is exhausted");
+    }
+
+    #[test]
+    fn with_room_left_it_failed_for_what_it_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = full_or(failed(), &dir.path().join("state"), "QEMU");
+        assert_eq!(error.to_string(), failed().to_string());
     }
 }

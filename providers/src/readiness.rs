@@ -1,5 +1,6 @@
 //! When a VM that was booted is ready to be captured, and when one that was restored is usable.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,16 @@ pub enum Readiness {
     ConsoleMarker(String),
     /// An agent in the guest answers on its channel.
     AgentAnswers,
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Running => f.write_str("to run"),
+            Self::ConsoleMarker(marker) => write!(f, "{marker:?} on its console"),
+            Self::AgentAnswers => f.write_str("an answer of its agent"),
+        }
+    }
 }
 
 impl Readiness {
@@ -62,7 +73,7 @@ pub fn wait_ready(
         }
         provider.probe(vm_id, Probe::Alive, timeout)?;
         if deadline.left().is_none() {
-            let what = format!("VM {vm_id}, to become ready ({readiness:?}),");
+            let what = format!("VM {vm_id}, to become ready ({readiness}),");
             return Err(VmRuntimeError::Timeout { what, after: timeout });
         }
         std::thread::sleep(POLL);

@@ -87,10 +87,11 @@ impl QemuBackend {
         machine.execute(&qmp::migrate_set_parameters(parameters))?;
         let file = beneath::create(to)
             .map_err(|error| files::io_error("make the state's file".into(), error))?;
-        machine.with_file(&file, |to| {
-            let channels = Some(vec![file_channel(to)?]);
+        machine.with_file(&file, |opened| {
+            let channels = Some(vec![file_channel(opened)?]);
             machine.execute(&qmp::migrate { channels, detach: None, resume: None, uri: None })?;
-            let written = await_migration(machine, self.config.snapshot_timeout);
+            let written = await_migration(machine, self.config.snapshot_timeout)
+                .map_err(|error| files::full_or(error, to, "QEMU, to write its state"));
             if matches!(written, Err(VmRuntimeError::Timeout { .. })) {
                 cancel_migration(machine, self.config.command_timeout);
             }
