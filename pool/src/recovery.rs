@@ -85,7 +85,17 @@ impl Manager {
         self.adopt_warm(adoptions, &mut report).await;
         opened.iter().for_each(|pool| self.drive(pool));
         self.rebuild_unfit().await;
-        tracing::info!(?report, "recovery has finished");
+        let Report { leases, failed_leases, ended_leases, adopted_warm, reaped, strangers } =
+            report;
+        tracing::info!(
+            leases,
+            failed_leases,
+            ended_leases,
+            adopted_warm,
+            reaped,
+            strangers,
+            "recovery has finished"
+        );
         Ok(())
     }
 

@@ -28,13 +28,10 @@ pub(crate) fn open(
     for (name, settings) in &config.providers {
         let runtime =
             open_one(name, settings, paths, state_uuid, env).map_err(|it| (name.clone(), it))?;
-        let facts: Vec<_> = runtime.describe();
-        tracing::info!(
-            provider = name,
-            kind = settings.kind.as_str(),
-            ?facts,
-            "a provider is open"
-        );
+        let facts = runtime.describe();
+        let facts: Vec<_> = facts.iter().map(|(what, is)| format!("{what}: {is}")).collect();
+        let (kind, facts) = (settings.kind.as_str(), facts.join("; "));
+        tracing::info!(provider = name, kind, facts, "a provider is open");
         let kind = settings.kind.as_str().to_owned();
         providers.push(Arc::new(Provider { name: name.as_str().into(), kind, runtime }));
     }
@@ -106,9 +103,19 @@ fn open_one(
 }
 
 fn reaped(name: &str, report: OpenReport) {
-    tracing::info!(provider = name, ?report, "a provider has looked at what it left");
-    let OpenReport { adopted: _, reaped_instances, reaped_snapshots, .. } = report;
+    let OpenReport { adopted, reaped_instances, reaped_snapshots, .. } = report;
     let OpenReport { reaped_processes, reaped_containers, reaped_cgroups, .. } = report;
+    tracing::info!(
+        provider = name,
+        adopted,
+        reaped_instances,
+        reaped_processes,
+        reaped_containers,
+        reaped_cgroups,
+        reaped_sockets = report.reaped_sockets,
+        reaped_snapshots,
+        "a provider has looked at what it left"
+    );
     orphans_reaped("instance", reaped_instances);
     orphans_reaped("process", reaped_processes);
     orphans_reaped("container", reaped_containers);

@@ -30,6 +30,9 @@ use crate::telemetry::Levels;
 use crate::tls::Tls;
 use crate::{admin, backends, furnish, listen, metrics};
 
+/// Where the journal is in the state directory.
+const JOURNAL: &str = "journal";
+
 /// Why a server could not start. `Display` has the cause: this is for a person at a terminal.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -40,7 +43,7 @@ pub enum StartError {
     #[error("there is no home to keep state in: --state DIR says where")]
     NoState,
     /// A directory cannot be made or closed to others.
-    #[error("{path} cannot be made private: {source}")]
+    #[error("{path} cannot be made, or closed to others: {source}")]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -56,16 +59,26 @@ pub enum StartError {
         source: VmRuntimeError,
     },
     /// A port cannot be had.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address} ({flag}): {source}{}", whose(.source))]
     Listen {
         /// The address.
         address: SocketAddr,
+        /// What says it.
+        flag: &'static str,
         /// Why.
         source: std::io::Error,
     },
-    /// The journal cannot be opened, or recovery or the first template failed.
+    /// The journal cannot be opened or written, or is not that of what is here.
+    #[error("the journal in {path}: {}", chain(&**.source))]
+    Journal {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Recovery or the first template failed.
     #[error("{}", chain(.0))]
-    Pool(#[from] Error),
+    Pool(Error),
     /// The Unix socket cannot be had.
     #[error("cannot listen on {path}: {source}")]
     Socket {
@@ -92,6 +105,7 @@ pub struct Hearth {
     health: Arc<Health>,
     grpc: SocketAddr,
     admin: SocketAddr,
+    state: PathBuf,
     runtime: PathBuf,
     /// Ends what would hold the server's end up: streams, and waits for operations.
     ending: CancellationToken,
@@ -115,7 +129,8 @@ impl Hearth {
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
         let state = config.state.clone().or_else(dirs::default_state).ok_or(StartError::NoState)?;
         let state = make_private(&state)?;
-        let journal = Journal::open(&state.join("journal"), &*env)?;
+        let journal = Journal::open(&state.join(JOURNAL), &*env);
+        let journal = journal.map_err(|error| of_pool(error, &state))?;
         let runtime = match &config.runtime {
             Some(runtime) => runtime.clone(),
             None => dirs::default_runtime(&state, journal.state_uuid()),
@@ -125,8 +140,8 @@ impl Hearth {
         let paths = Paths { state, runtime: runtime.clone() };
         let providers = backends::open(&config, &paths, journal.state_uuid(), &env)
             .map_err(|(name, source)| StartError::Provider { name, source })?;
-        let (port, grpc) = bind(config.listen)?;
-        let (admin_listener, admin) = bind(config.admin)?;
+        let (port, grpc) = bind(config.listen, "--listen")?;
+        let (admin_listener, admin) = bind(config.admin, "--admin")?;
         let socket = config.socket.as_deref().map(|path| {
             let failed = |source| StartError::Socket { path: path.to_owned(), source };
             listen::socket::bind(path).map_err(failed)
@@ -181,6 +196,7 @@ impl Hearth {
             health,
             grpc,
             admin,
+            state: paths.state,
             runtime,
             ending,
             at_once,
@@ -194,8 +210,9 @@ impl Hearth {
     /// # Errors
     /// [`StartError`]; the server is then to be ended.
     pub async fn begin(&self, reap: bool) -> Result<(), StartError> {
-        self.manager.start(reap).await?;
-        furnish::furnish(&self.manager, &self.config, self.spec.clone()).await?;
+        let failed = |error| of_pool(error, &self.state);
+        self.manager.start(reap).await.map_err(failed)?;
+        furnish::furnish(&self.manager, &self.config, self.spec.clone()).await.map_err(failed)?;
         self.health.furnished().await;
         tracing::info!(grpc = %self.grpc, admin = %self.admin, "serving");
         self.say_who_is_let_in();
@@ -291,8 +308,9 @@ fn make_private(path: &std::path::Path) -> Result<PathBuf, StartError> {
 /// restart, one beyond these believes that it is connected, and nobody knows of it.
 const BACKLOG: u32 = 4096;
 
-fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Listen { address, source };
+/// Listens on what `flag` says.
+fn bind(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, flag, source };
     let open = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A port that an earlier life has just left is free.
@@ -303,6 +321,23 @@ fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let listener = open().map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
+}
+
+/// How one finds out who listens there, if somebody does.
+fn whose(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "; `ss -ltnp` shows which program has it: another hearth?",
+        _ => "",
+    }
+}
+
+/// A failure of the pool at the start, on the state directory `state`. Of its journal it says more than that it
+/// cannot be written: it may be damaged, or another's.
+fn of_pool(error: Error, state: &std::path::Path) -> StartError {
+    match error {
+        Error::Storage { source } => StartError::Journal { path: state.join(JOURNAL), source },
+        error => StartError::Pool(error),
+    }
 }
 
 /// An error with its causes, each said once.

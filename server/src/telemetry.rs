@@ -11,6 +11,7 @@ use std::io::IsTerminal as _;
 use std::num::NonZeroU128;
 use std::sync::Arc;
 
+use anstream::{AutoStream, ColorChoice};
 use hearth_proto::TraceContext;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -90,6 +91,8 @@ pub fn init(config: &Config) -> Result<(Levels, Option<Export>), String> {
         LogFormat::Human => false,
         LogFormat::Json => true,
     };
+    // As the commands have it.
+    let has_colours = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
     let (filter, handle) = reload::Layer::new(parse(&levels)?);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let format = tracing_subscriber::fmt::format();
@@ -99,8 +102,8 @@ pub fn init(config: &Config) -> Result<(Levels, Option<Export>), String> {
             lines.json().event_format(format).boxed()
         }
         false => {
-            let format = format.with_ansi(is_terminal).with_target(false);
-            lines.with_ansi(is_terminal).event_format(Marked { format, is_json }).boxed()
+            let format = format.with_ansi(has_colours).with_target(false);
+            lines.with_ansi(has_colours).event_format(Marked { format, is_json }).boxed()
         }
     };
     // The level is of the lines alone.

@@ -192,14 +192,23 @@ fn in_layer(error: figment::Error, layer: &str) -> ConfigError {
             if path.last() != Some(field) {
                 path.push(field.clone());
             }
-            match known.is_empty() {
-                true => "there is no such key".to_owned(),
-                false => format!("there is no such key; there are {}", known.join(", ")),
+            let all = known.join(", ");
+            match meant_by(field, known) {
+                Some(meant) => format!("there is no such key; is {meant} meant? There are {all}"),
+                None if known.is_empty() => "there is no such key".to_owned(),
+                None => format!("there is no such key; there are {all}"),
             }
         }
         kind => kind.to_string(),
     };
     ConfigError { key: path.join("."), layer: layer.to_owned(), why }
+}
+
+/// The key of `known` that `given` is a misspelling of, if it is one.
+fn meant_by<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |key: &&str| strsim::damerau_levenshtein(given, key);
+    // A third of the letters may be wrong, or missing.
+    known.iter().copied().min_by_key(distance).filter(|key| distance(key) * 3 <= key.len())
 }
 
 /// The layer that the environment is, and the variables that mean nothing.

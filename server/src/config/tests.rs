@@ -154,6 +154,15 @@ fn the_default_pool_has_a_depth_or_a_promise_and_never_both() {
 }
 
 #[test]
+fn of_a_misspelt_key_the_right_one_is_told() {
+    let why = |text: &str| loaded(text, &[], &Flags::default()).unwrap_err().why;
+    assert!(why("[limits]\nrestore_timout = \"3s\"").contains("is restore_timeout meant?"));
+    assert!(why("[provider.main]\nkind = \"qemu\"").contains("is providers meant?"));
+    let another = why("colour = 1");
+    assert!(!another.contains("meant?") && another.contains("there are listen,"), "{another}");
+}
+
+#[test]
 fn variables_of_others_are_let_be_and_odd_ones_are_told() {
     let names = ["HEARTH_ADDRESS", "HEARTH_REQUIRE", "HEARTH_LISTN", "HOME"];
     let variables = names.map(|name| (name.to_owned(), "x".to_owned()));
