@@ -24,6 +24,8 @@ fn parts(file: &Path) -> BTreeMap<String, String> {
 fn a_bundle_has_what_a_report_needs_and_no_secret() {
     let server = Server::start(1);
     server.ok(&["acquire", "--name", "mine", "--label", "token=hunter2"]);
+    let of_pool = ["--depth", "0", "--refill-warm-up", "login hunter2"];
+    server.ok(&[&["pools", "create", "asked", "--template", "default"], &of_pool[..]].concat());
     let directory = tempfile::tempdir().unwrap();
     let (file, log) = (directory.path().join("a.tar"), directory.path().join("log"));
     std::fs::write(&log, "a line of the log\n").unwrap();
@@ -44,6 +46,11 @@ fn a_bundle_has_what_a_report_needs_and_no_secret() {
     for name in ["README.txt", "host.txt", "node.json", "templates.json", "operations.json"] {
         assert!(parts.get(name).is_some_and(|text| !text.is_empty()), "{name}: {parts:?}");
     }
+    // Nor the one in a URL that is refused.
+    let again = directory.path().join("b.tar");
+    let url = "http://me:hunter2@127.0.0.1:1/m";
+    server.json(&["debug", "bundle", "--file", again.to_str().unwrap(), "--metrics", url]);
+    assert!(self::parts(&again).values().all(|text| !text.contains("hunter2")));
     // What is there is not written over.
     assert_eq!(server.run(&bundle).code, 2);
 }

@@ -64,11 +64,13 @@ pub(super) async fn doctor(kind: String) -> Result<Vec<u8>> {
     }
 }
 
-/// What is served at `url`, which is of an admin port: plain HTTP.
+/// What is served at `url`, which is of an admin port: plain HTTP. Without a path it is that of the metrics.
 pub(super) async fn metrics(url: &str) -> Result<Vec<u8>> {
-    let wrong = || Error::Usage(format!("--metrics {url}: not http://HOST:PORT/PATH"));
-    let rest = url.strip_prefix("http://").ok_or_else(wrong)?;
-    let (host, path) = rest.split_once('/').ok_or_else(wrong)?;
+    let rest = url.strip_prefix("http://").filter(|rest| !rest.contains('@'));
+    // It may have a password in it, and this goes into the bundle.
+    let rest =
+        rest.ok_or_else(|| Error::Usage("--metrics: not http://HOST:PORT/PATH".to_owned()))?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, "metrics"));
     let failed = |error: std::io::Error| Error::Failed(format!("{url}: {error}"));
     let mut stream = tokio::net::TcpStream::connect(host).await.map_err(failed)?;
     // By HTTP/1.0 the answer ends with the connection, and comes in one piece.

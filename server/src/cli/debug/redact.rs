@@ -3,8 +3,15 @@
 use serde_json::Value;
 
 /// Fields whose texts are of users' making; in what is below them keys stay, since they say the shape.
-const OF_USERS: [&str; 6] =
-    ["labels", "boot_args", "command", "request", "expect_prefix", "console_tail"];
+const OF_USERS: [&str; 7] = [
+    "labels",
+    "boot_args",
+    "command",
+    "request",
+    "expect_prefix",
+    "console_tail",
+    "refill_warm_up",
+];
 
 /// Replaces every text below such a field by how long it was.
 pub(super) fn redact(value: &mut Value) {
@@ -43,6 +50,7 @@ mod tests {
             "vms": [{ "name": "vms/a", "labels": { "token": "hunter2" } }],
             "spec": { "boot_args": "key=hunter2", "vcpu_count": 2 },
             "warm_up": [{ "command": ["login", "hunter2"], "request": null }],
+            "refill_warm_up": ["login hunter2"],
             "failure": { "console_tail": "hunter2", "reason": "DIED" },
         });
         redact(&mut value);
