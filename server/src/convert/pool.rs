@@ -40,6 +40,7 @@ pub(crate) fn to_wire(pool: &Pool, node_drains: bool, now: SystemTime) -> v1::Po
             draining: node_drains || status.draining,
             prewarmed: count(status.prewarmed),
             outdated: count(status.outdated),
+            not_ready: pool.template().not_ready().unwrap_or_default(),
         }),
         ..config_to_wire(&config)
     }

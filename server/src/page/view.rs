@@ -53,6 +53,7 @@ pub(super) struct Pool {
     waiting: i32,
     quarantined: i32,
     outdated: i32,
+    not_ready: String,
     draining: bool,
     breaker: Breaker,
     summary: String,
@@ -191,6 +192,7 @@ impl Pool {
             waiting: status.waiting,
             quarantined: status.quarantined,
             outdated: status.outdated,
+            not_ready: status.not_ready,
             draining: status.draining,
             breaker: Breaker {
                 open: breaker.open,

@@ -73,6 +73,7 @@ pub(crate) struct PoolStatus {
     pub(crate) draining: bool,
     pub(crate) prewarmed: i32,
     pub(crate) outdated: i32,
+    pub(crate) not_ready: String,
 }
 
 /// Whether restores are held back.
@@ -127,6 +128,7 @@ impl From<v1::Pool> for Pool {
                 draining: status.draining,
                 prewarmed: status.prewarmed,
                 outdated: status.outdated,
+                not_ready: status.not_ready,
             },
             etag: pool.etag,
             create_time: pool.create_time.map(Time),
@@ -155,6 +157,7 @@ impl Show for Pool {
         let retry = status.breaker.retry_time.as_ref().map(|time| &time.0);
         let note = match (&status.breaker, status.draining) {
             (_, true) => "draining".to_owned(),
+            _ if !status.not_ready.is_empty() => format!("no template: {}", status.not_ready),
             (breaker, _) if breaker.open => {
                 format!("restores fail, next in {}: {}", until(retry, now), breaker.reason)
             }
@@ -182,7 +185,7 @@ impl Show for Pool {
         match heading {
             "WARM" if status.warm < status.target => Tone::Warn,
             "WARM" => Tone::Good,
-            "NOTE" if status.breaker.open => Tone::Bad,
+            "NOTE" if status.breaker.open || !status.not_ready.is_empty() => Tone::Bad,
             "NOTE" => Tone::Warn,
             _ => Tone::Plain,
         }

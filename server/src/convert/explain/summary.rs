@@ -123,7 +123,11 @@ fn misses(facts: &Facts<'_>) -> String {
             percent(facts.observed())
         ),
     };
-    format!("Of acquires {predicted} are expected to find nothing warm; {observed}.")
+    let expected = match facts.lead_time {
+        Some(_) => format!("Of acquires {predicted} are expected to find nothing warm"),
+        None => "How many acquires will find nothing warm is not known yet".to_owned(),
+    };
+    format!("{expected}; {observed}.")
 }
 
 fn restores(facts: &Facts<'_>) -> Option<String> {

@@ -119,7 +119,7 @@ fn a_pool_of_which_nothing_is_known_says_that() {
         facts.plan.depth.claims_per_second = 0.0;
     });
     assert!(text.contains("Nobody claims from pools/web now, and no restore has been measured"));
-    assert!(text.contains("nobody has asked since the start"), "{text}");
+    assert!(text.contains("is not known yet; nobody has asked since the start"), "{text}");
 }
 
 #[test]
