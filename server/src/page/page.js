@@ -3,6 +3,9 @@
 
 const $ = (id) => document.getElementById(id);
 const TABS = ["pools", "vms", "templates", "server", "events"];
+// What can be looked for; nothing in what is not a list.
+const FIND = { pools: "name, template (/)", vms: "name, tenant, label, state (/)", templates: "name, provider (/)", server: "",
+  events: "what, name, tenant, state, pool (/)" };
 const PERIOD_MS = 3000;
 const LOOK_MS = 30000;
 const MAX_EVENTS = 500;
@@ -59,7 +62,7 @@ function ago(time) {
 // A column: heading, what of an item it shows, classes of the cell.
 const POOLS = [
   ["Pool", (it) => it.id, "name"],
-  ["Template", (it) => `${it.template}@${it.generation}`],
+  ["Template", (it) => `${it.template}@${it.generation}${it.not_ready ? `, not ready: ${it.not_ready}` : ""}`, (it) => it.not_ready ? "bad" : ""],
   ["Warm", (it) => it.warm, (it) => it.warm < it.target ? "number warn" : "number good"],
   ["Target", (it) => it.target, "number"],
   ["Restoring", (it) => it.restoring, "number"],
@@ -136,7 +139,8 @@ function table(columns, items, key, open) {
     return row;
   });
   const drawn = make("table", [head, make("tbody", rows)]);
-  const empty = items.length ? [] : [make("p", "There is nothing here.", "quiet")];
+  const nothing = state.find ? `Nothing here has “${state.find}”. Esc in the field shows everything.` : "There is nothing here.";
+  const empty = items.length ? [] : [make("p", nothing, "quiet")];
   return items.length ? make("div", [drawn], "scroll") : make("div", empty);
 }
 
@@ -175,7 +179,8 @@ async function refresh() {
     $("next").hidden = !(list && list.next);
     $("next").dataset.after = list?.next || "";
     $("first").hidden = !after;
-    $("found").textContent = list ? `${list.found} of ${list.of}` : "";
+    const isPart = list && list.items.length < list.found;
+    $("found").textContent = list ? `${list.found} of ${list.of}${isPart ? `, ${list.items.length} shown` : ""}` : "";
     if (tab === "pools") draw($("pools"), table(POOLS, list.items, (it) => it.id, openPool));
     if (tab === "vms") draw($("vms"), table(VMS, list.items, (it) => it.uid, openVm));
     if (tab === "templates") draw($("templates"), table(TEMPLATES, list.items, (it) => it.id, openTemplate));
@@ -232,12 +237,14 @@ function show(title, ...content) {
   $("detail-title").textContent = title;
   $("detail-body").replaceChildren(...content);
   if (!$("detail").open) $("detail").showModal();
+  // The title has the keyboard: what matters most comes first, and is not scrolled away.
+  $("detail").scrollTop = 0;
 }
 
 function openPool(it) {
   const hour = it.last_hour;
   show(it.id, make("p", it.summary), facts([
-    ["Template", `${it.template}@${it.generation}`], ["Warm", `${it.warm} of ${it.target}`], ["Restoring", it.restoring],
+    ["Template", `${it.template}@${it.generation}`], ["Not ready", it.not_ready], ["Warm", `${it.warm} of ${it.target}`], ["Restoring", it.restoring],
     ["Leased", it.leased], ["Waiting", it.waiting], ["Quarantined", it.quarantined], ["Of older generations", it.outdated],
     ["Draining", it.draining ? "yes" : "no"], ["The target is bound by", it.bound], ["Restores are limited by", it.restore_limit || "nothing"],
     ["Acquires a second", it.claims_per_second.toPrecision(3)], ["Offered load", it.offered_load.toPrecision(3)],
@@ -391,8 +398,12 @@ function move(by) {
 }
 
 function select(tab) {
+  // What is looked for in one list is seldom in another.
+  if (tab !== state.tab) $("find").value = state.find = "";
   state.tab = tab;
   state.after = "";
+  $("find").placeholder = FIND[tab];
+  $("find").parentElement.hidden = !FIND[tab];
   for (const each of TABS) {
     const isOne = each === tab;
     $(each).hidden = !isOne;
@@ -429,13 +440,13 @@ document.addEventListener("keydown", (event) => {
   const isTyping = event.target instanceof HTMLInputElement;
   if (document.querySelector("dialog[open]")) return;
   if (isTyping) {
-    if (event.key === "Escape") event.target.blur();
+    if (event.key === "Escape") { event.target.blur(); if (event.target.value) { event.target.value = ""; search(); } }
     if (event.key === "Enter" || event.key === "ArrowDown") { state.isEntering = true; search(); event.preventDefault(); }
     return;
   }
   const number = TABS[Number(event.key) - 1];
   const isTab = event.target.getAttribute?.("role") === "tab";
-  if (event.key === "/") $("find").focus();
+  if (event.key === "/") $("find").select();
   else if (event.key === "j" || event.key === "ArrowDown") move(1);
   else if (event.key === "k" || event.key === "ArrowUp") move(-1);
   else if (event.key === "Enter" && event.target.open instanceof Function) event.target.open();

@@ -81,9 +81,8 @@ fn pools_vms_consoles_and_events_are_shown() {
     browser.until("!document.querySelector('#detail').open");
 
     // Rows by keys: down and up, and neither beyond the ends.
-    browser.press("/");
-    browser.run("document.querySelector('#find').select()");
-    browser.press("warm");
+    // What was looked for before is typed over.
+    browser.press("/warm");
     browser.until(&format!("!({})", rows("mine")));
     browser.press(DOWN);
     let focused = "[...document.querySelectorAll('#vms tbody tr')].indexOf(document.activeElement)";
@@ -97,13 +96,16 @@ fn pools_vms_consoles_and_events_are_shown() {
     browser.press(ESCAPE);
     browser.until("!document.querySelector('#help').open");
 
+    // Nothing stays hidden: neither by what was looked for elsewhere, nor once the field is left by Esc.
+    browser.press("1");
+    browser.until(&rows("default"));
+    browser.press("2/nowhere");
+    browser.until("document.querySelector('#vms').innerText.includes('has “nowhere”')");
+    browser.press(ESCAPE);
+    browser.until(&rows("mine"));
+
     // What happens is told at once.
     browser.click("#tab-events");
-    browser.press("/");
-    browser.run(
-        "document.querySelector('#find').value = ''; \
-                 document.querySelector('#find').dispatchEvent(new Event('input'))",
-    );
     server.ok(&["acquire", "--name", "later"]);
     browser.until(&rows("later"));
 
@@ -127,6 +129,11 @@ fn pools_vms_consoles_and_events_are_shown() {
         "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
     assert_eq!(browser.run(beyond), 0, "pixels beyond the edge");
     keep(&browser, "pools-narrow.png");
+    // Of a pool the reason for its target is seen first, however long the rest is.
+    browser.press(&format!("j{ENTER}"));
+    browser.until("document.activeElement.id === 'detail-title'");
+    assert_eq!(browser.run("return document.querySelector('#detail').scrollTop"), 0);
+    keep(&browser, "pool-narrow.png");
     assert_eq!(browser.log(), Vec::<serde_json::Value>::new(), "the console is quiet");
 }
 
