@@ -297,7 +297,7 @@ fn capture(
     stage("boot", 5);
     runtime.create_vm_with_spec(vm_id, spec)?;
     runtime.start_vm(vm_id)?;
-    stage("ready", 20);
+    stage("wait until ready", 20);
     wait_ready(runtime, vm_id, &template.readiness, template.ready_timeout)?;
     stage("warm up", 50);
     warm_up(runtime, vm_id, &template.warm_up, WARM_UP_TIMEOUT)?;

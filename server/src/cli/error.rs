@@ -74,6 +74,31 @@ const MENDS: &[(&str, &str)] = &[
     ),
 ];
 
+/// What to do next from a shell, by the reason of a refusal.
+const NEXT: &[(&str, &str)] = &[
+    ("POOL_NOT_FOUND", "`hearth pools` lists those that there are"),
+    ("VM_NOT_FOUND", "`hearth vms` lists those that you may see"),
+    (
+        "TEMPLATE_NOT_FOUND",
+        "`hearth templates` lists them, `hearth templates generations NAME` what is kept of one",
+    ),
+    ("SNAPSHOT_NOT_FOUND", "`hearth snapshots list VM` lists those of a VM"),
+    ("ARTIFACT_NOT_FOUND", "`hearth artifacts` lists those that you may see"),
+    ("OPERATION_NOT_FOUND", "`hearth operations` lists those that are remembered"),
+    ("VM_ALREADY_EXISTS", "another name will do, or none: the server chooses one then"),
+    ("POOL_EMPTY", "`hearth pools explain POOL` says why"),
+    ("COLD_PATH_SATURATED", "`hearth pools explain POOL` says why"),
+    ("RESTORE_FAILED", "`hearth pools explain POOL` has the cause"),
+    (
+        "TEMPLATE_NOT_READY",
+        "`hearth operations` has its build. One that failed is made again by `hearth apply`, and when the server \
+         is started again",
+    ),
+    ("NODE_DRAINING", "`hearth pools undrain POOL`, or `hearth node undrain`, ends that"),
+    ("TENANT_QUOTA_EXCEEDED", "`hearth vms` lists yours: release one"),
+    ("STORAGE_UNAVAILABLE", "is its disk full? The server's log has the cause"),
+];
+
 /// What mends a connection that came about and broke.
 const HUNG_UP: &str = "does it encrypt there (https:// and --ca), or want a certificate (--certificate and --key)? \
                        else its log says why it hung up";
@@ -255,7 +280,11 @@ impl Report {
             .collect();
         let preconditions = all.precondition_failure().map(|it| it.violations.as_slice());
         for it in preconditions.unwrap_or_default() {
-            self.details.push(format!("{} {}: {}", it.r#type, it.subject, it.description));
+            // What the message says is not said twice.
+            self.details.push(match it.description == self.message {
+                true => it.subject.clone(),
+                false => format!("{} {}: {}", it.r#type, it.subject, it.description),
+            });
         }
         let quotas = all.quota_failure().map(|it| it.violations.as_slice());
         for it in quotas.unwrap_or_default() {
@@ -267,7 +296,8 @@ impl Report {
         self.details.retain(|detail| !detail.trim_matches([' ', ':']).is_empty());
         self.retry_after = details.retry_after.map(short_duration);
         self.allocated = details.allocated;
-        self.hint = hint;
+        let next = NEXT.iter().find(|(reason, _)| self.reason.as_deref() == Some(*reason));
+        self.hint = hint.or_else(|| next.map(|(_, hint)| (*hint).to_owned()));
     }
 
     fn to_text(&self, colours: bool) -> String {
@@ -282,7 +312,11 @@ impl Report {
             text.push_str(&printable(&line));
         };
         for violation in &self.field_violations {
-            line(format!("{}: {}", violation.field, violation.description));
+            let said = format!("{}: {}", violation.field, violation.description);
+            // Of one alone it is the message.
+            if said != self.message {
+                line(said);
+            }
         }
         for detail in &self.details {
             line(detail.clone());
@@ -362,8 +396,28 @@ mod tests {
         let text = error.to_report().to_text(false);
         assert_eq!(
             text,
-            "hearth: POOL_EMPTY: nothing is warm\n  no VM was allocated\n  try again in 30ms"
+            "hearth: POOL_EMPTY: nothing is warm\n  no VM was allocated\n  try again in 30ms\n  \
+             `hearth pools explain POOL` says why"
         );
+    }
+
+    #[test]
+    fn the_next_step_is_for_reasons_that_there_are_unless_the_command_knows_better() {
+        for (reason, _) in NEXT {
+            assert!(hearth_proto::Reason::KNOWN.contains(reason), "{reason}");
+        }
+        let text = pool_empty().with_hint("do this").to_text();
+        assert!(text.ends_with("\n  do this") && !text.contains("explain"), "{text}");
+    }
+
+    #[test]
+    fn what_the_message_says_is_not_said_twice() {
+        let message = "ttl: it must be positive";
+        let mut details = ErrorDetails::with_bad_request_violation("ttl", "it must be positive");
+        details.add_precondition_failure_violation("TEMPLATE_NOT_READY", "templates/a", message);
+        let status = Status::with_error_details(Code::InvalidArgument, message, details);
+        let text = Error::from(status).to_text();
+        assert_eq!(text, "hearth: INVALID_ARGUMENT: ttl: it must be positive\n  templates/a");
     }
 
     #[test]

@@ -121,7 +121,7 @@ pub(crate) async fn finish(
         let is = metadata(&operation);
         if !is.stage.is_empty() {
             let done = u64::try_from(is.progress_percent).unwrap_or(0);
-            let what = format!("{} ({done}%)", is.stage);
+            let what = format!("{} ({done}%)", is.stage.replace('_', " "));
             progress.show(&is.target, Share { done, of: 100 }, &what);
         }
         if operation.done {

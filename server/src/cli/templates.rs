@@ -7,7 +7,7 @@ use hearth_proto::client::operation_response;
 use hearth_proto::v1;
 
 use super::context::{Context, PAGE_SIZE, new_request_id};
-use super::error::Result;
+use super::error::{Error, Result};
 use super::operations;
 use super::output::{print_list, print_one};
 use super::pools::print_deleted;
@@ -147,13 +147,19 @@ impl Command {
             Verb::Import(import) => import.run(context).await,
             Verb::Generations { name, filter } => generations(context, &name, filter).await,
             Verb::Rollback { name, generation, etag } => {
+                let id = template_id(&name).to_owned();
                 let request = v1::RollbackTemplateRequest {
                     name: qualify("templates", &name),
                     generation: generation.unwrap_or(0),
                     etag,
                     request_id: new_request_id(),
                 };
-                let made = context.client.templates.rollback_template(request).await?;
+                let made = context.client.templates.rollback_template(request).await;
+                let made = made.map_err(|status| {
+                    Error::from(status).with_hint(format!(
+                        "`hearth templates generations {id}` lists those that are kept"
+                    ))
+                })?;
                 print_one(context.format, &Template::from(made.into_inner()))
             }
             Verb::Delete { name, etag } => {

@@ -1,8 +1,8 @@
 //! Tables: columns that line up, as wide as what they are shown on and no wider.
 //!
-//! Where the room is short, columns with nothing in them go first, then the widest give way, and then the last
-//! columns are left out. A cell is one line, and nothing in it drives the terminal: what it says may come from
-//! a guest or a backend.
+//! Where the room is short, columns with nothing in them go first, then the widest give way, the names last of
+//! them, and then the last columns are left out. A cell is one line, and nothing in it drives the terminal: what it
+//! says may come from a guest or a backend.
 
 use std::fmt::Write as _;
 
@@ -105,12 +105,20 @@ fn fit(columns: &mut Vec<Column>, limit: usize) -> usize {
         left_out += 1;
     }
     while total(columns, usize::MAX) > limit {
-        match columns.iter_mut().max_by_key(|column| column.width) {
-            Some(widest) if widest.width > LEAST => widest.width -= 1,
-            _ => break,
+        match columns.iter_mut().filter(|column| column.width > LEAST).max_by_key(give_way) {
+            Some(widest) => widest.width -= 1,
+            None => break,
         }
     }
     left_out
+}
+
+/// The highest gives way. Names are what one goes on with: they count for half of what they are.
+fn give_way(column: &&mut Column) -> usize {
+    match column.at {
+        0 => column.width / 2,
+        _ => column.width,
+    }
 }
 
 fn length(text: &str) -> usize {
@@ -169,6 +177,15 @@ mod tests {
             assert_eq!(laid.left_out > 0, width < 4 + 2 * (GAP + LEAST), "{width}: {laid:?}");
         }
         assert!(lay(&HEADINGS, &rows, narrow(30)).text.contains('…'));
+    }
+
+    #[test]
+    fn names_give_way_after_the_rest() {
+        let uid = "a-uid-that-is-as-long-as-a-name";
+        let rows = rows(&[&["a-name-that-is-as-long-as-a-uid", "1", uid]]);
+        let laid = lay(&HEADINGS, &rows, narrow(60));
+        assert!(laid.text.contains("a-name-that-is-as-long-as-a-uid"), "{}", laid.text);
+        assert!(!laid.text.contains(uid) && laid.left_out == 0, "{laid:?}");
     }
 
     #[test]

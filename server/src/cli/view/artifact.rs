@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Time;
 use crate::cli::output::Show;
-use crate::cli::text::since;
+use crate::cli::text::{id_of, since};
 
 /// A frozen VM.
 #[derive(Debug, Serialize)]
@@ -57,8 +57,8 @@ impl Show for Artifact {
 
     fn row(&self, now: SystemTime) -> Vec<String> {
         vec![
-            self.name.clone(),
-            self.vm.clone(),
+            id_of(&self.name).to_owned(),
+            id_of(&self.vm).to_owned(),
             self.provider.clone(),
             if self.has_memory { "yes" } else { "no" }.to_owned(),
             format!("{:.1} MiB", self.size_bytes as f64 / f64::from(1 << 20)),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Template, Time};
 use crate::cli::error::code_name;
 use crate::cli::output::{Show, Tone};
-use crate::cli::text::since;
+use crate::cli::text::{id_of, since};
 
 /// An operation. What it made is given for those that make templates.
 #[derive(Debug, Serialize)]
@@ -81,7 +81,7 @@ impl Show for Operation {
 
     fn row(&self, now: SystemTime) -> Vec<String> {
         vec![
-            self.name.clone(),
+            id_of(&self.name).to_owned(),
             self.verb.clone(),
             self.target.clone(),
             if self.done { "yes" } else { "no" }.to_owned(),
