@@ -263,6 +263,19 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_others_could_enter_is_closed_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let (open, new) = (dir.path().join("open"), dir.path().join("new"));
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, PermissionsExt::from_mode(0o755)).unwrap();
+        for path in [&open, &new] {
+            private_dir(path).unwrap();
+            assert_eq!(mode(path), 0o700);
+        }
+    }
+
+    #[test]
     fn long_names_are_refused_and_not_cut() {
         let dir = tempfile::tempdir().unwrap();
         let longest = dir.path().join("n".repeat(255));

@@ -50,7 +50,7 @@ struct Noted {
 impl Note {
     /// It is about this resource, of this uid, under this request id; what is blank is not known.
     pub(crate) fn is_about(&self, resource: &str, uid: &str, request_id: &str) {
-        let short = |text: &str| text.chars().take(MAX_TEXT_BYTES).collect::<String>();
+        let short = |text: &str| text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned();
         let mut noted = self.0.lock();
         noted.resource = short(resource);
         noted.uid = short(uid);
@@ -328,13 +328,23 @@ mod tests {
         );
         assert_eq!((&line["result"], &line["took_ms"]), (&"OK".into(), &1.5.into()));
         assert!(line["time"].as_str().unwrap().ends_with('Z') && line.get("uid").is_none());
+        // Callers choose texts: they get no more of the file than they need.
+        audit.leave(event(&format!("n{}", "\u{e9}".repeat(10_000))));
+        audit.write_out();
+        let kept = format!("n{}", "\u{e9}".repeat((MAX_TEXT_BYTES - 1) / 2));
+        assert_eq!(lines(&path)[1]["resource"], kept);
     }
 
     #[test]
     fn files_are_bounded_in_size_and_number_and_only_the_oldest_lines_go() {
+        are_bounded(3, &["audit.2.jsonl", "audit.1.jsonl", NAME]);
+        are_bounded(1, &[NAME]);
+    }
+
+    fn are_bounded(max_files: usize, names: &[&str]) {
         let dir = tempfile::tempdir().unwrap();
         let settings =
-            config::Audit { max_file_bytes: 1000, max_files: 3, ..config::Audit::default() };
+            config::Audit { max_file_bytes: 1000, max_files, ..config::Audit::default() };
         let first = audit(dir.path(), &settings);
         for number in 0..50 {
             first.leave(event(&format!("vms/{number}")));
@@ -346,7 +356,7 @@ mod tests {
         next.leave(event("vms/50"));
         next.write_out();
         let mut kept = Vec::new();
-        for name in ["audit.2.jsonl", "audit.1.jsonl", NAME] {
+        for name in names {
             let path = dir.path().join(name);
             assert!((1..=1000).contains(&path.metadata().unwrap().len()), "{name}");
             kept.extend(
@@ -355,7 +365,29 @@ mod tests {
         }
         let last: Vec<_> = (0..=50).map(|it| format!("vms/{it}")).collect();
         assert_eq!(kept, last[last.len() - kept.len()..]);
-        assert_eq!(dir.path().read_dir().unwrap().count(), 3);
+        assert_eq!(dir.path().read_dir().unwrap().count(), max_files);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_said_once_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings =
+            config::Audit { max_file_bytes: 1, max_files: 2, ..config::Audit::default() };
+        let audit = audit(dir.path(), &settings);
+        let put = |names: &[&str]| {
+            names.iter().for_each(|name| audit.leave(event(name)));
+            audit.write_out();
+        };
+        put(&["vms/a"]);
+        // The next line takes another file, for which there is no place.
+        let in_its_place = dir.path().join("audit.1.jsonl");
+        std::fs::create_dir(&in_its_place).unwrap();
+        put(&["vms/b", "vms/c"]);
+        assert_eq!(lines(&dir.path().join(NAME)).len(), 1);
+        std::fs::remove_dir(&in_its_place).unwrap();
+        put(&["vms/d"]);
+        assert_eq!(lines(&dir.path().join(NAME))[0]["resource"], "vms/d");
+        assert_eq!(lines(&in_its_place)[0]["lost"], 2);
     }
 
     #[test]

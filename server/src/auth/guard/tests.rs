@@ -96,6 +96,7 @@ fn whoever_is_not_known_is_refused_and_never_taken_for_another() {
         &[""],
         &["Bearer "],
         &["Bearer  user"],
+        &["Bearer USER"],
     ] {
         let refused = called(&guard, Access::Use, authorization, certified()).unwrap_err();
         assert!(refused.starts_with("Unauthenticated"), "{authorization:?}: {refused}");

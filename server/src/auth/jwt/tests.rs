@@ -146,6 +146,16 @@ fn keys_that_must_not_be_there_are_refused() {
     let symmetric = json!({"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "a"}]});
     assert!(refused(&symmetric.to_string()).contains("symmetric"));
     assert!(refused("").contains("no public key"));
+    // What is to encrypt does not say who somebody is.
+    let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
+    let jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
+    let set = |is_for: &str| {
+        let mut jwk = serde_json::to_value(&jwk).unwrap();
+        jwk["use"] = json!(is_for);
+        json!({"keys": [jwk]}).to_string()
+    };
+    assert!(refused(&set("enc")).contains("no public key"));
+    assert!(Verifier::new(&settings, set("sig").as_bytes()).is_ok());
     assert!(refused("{\"keys\": []}").contains("no public key"));
     assert!(!refused("{\"keys\": 1}").is_empty());
 }

@@ -202,12 +202,17 @@ async fn certificates_are_replaced_while_connections_last() {
 
 #[tokio::test]
 async fn with_other_authorities_those_of_the_former_ones_are_out() {
-    let site = Site::open(|config, _| config.grpc.max_idle = Duration::from_millis(200)).await;
+    // Connections are looked at four times in this.
+    let site = Site::open(|config, _| config.grpc.max_idle = Duration::from_secs(2)).await;
     let dave = site.authority.certificate(&[uri("spiffe://test/dave")], GOOD);
     let credentials = site.with(dave);
-    assert!(site.ask(&credentials).await.is_ok());
+    let old = site.connect(&credentials).await.unwrap();
+    node(&old).await.unwrap();
     std::fs::write(site.path("clients.pem"), Authority::new().pem()).unwrap();
     eventually("it is refused", async || site.ask(&credentials).await.is_err()).await;
+    // One that was let in before is closed, though it is never idle; it cannot come back.
+    eventually("the old one is closed", async || node(&old).await.is_err()).await;
+    assert!(node(&old).await.is_err());
     site.server.stop().await;
 }
 
