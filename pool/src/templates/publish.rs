@@ -96,6 +96,7 @@ impl Manager {
         if former.as_ref() != Some(&current) {
             for pool in self.pools_of(&id) {
                 pool.set_template(Arc::clone(&current));
+                self.shared.changes.pool(&pool);
             }
         }
         current

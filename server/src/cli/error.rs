@@ -96,6 +96,10 @@ const NEXT: &[(&str, &str)] = &[
     ),
     ("NODE_DRAINING", "`hearth pools undrain POOL`, or `hearth node undrain`, ends that"),
     ("TENANT_QUOTA_EXCEEDED", "`hearth vms` lists yours: release one"),
+    (
+        "CAPACITY_EXHAUSTED",
+        "`hearth node` shows what room there is, `hearth usage` what the disk is taken by",
+    ),
     ("STORAGE_UNAVAILABLE", "is its disk full? The server's log has the cause"),
 ];
 
@@ -287,7 +291,7 @@ impl Report {
             });
         }
         let quotas = all.quota_failure().map(|it| it.violations.as_slice());
-        for it in quotas.unwrap_or_default() {
+        for it in quotas.unwrap_or_default().iter().filter(|it| it.description != self.message) {
             self.details.push(format!("{}: {}", it.subject, it.description));
         }
         if let Some(resource) = all.resource_info() {
@@ -414,7 +418,9 @@ mod tests {
     fn what_the_message_says_is_not_said_twice() {
         let message = "ttl: it must be positive";
         let mut details = ErrorDetails::with_bad_request_violation("ttl", "it must be positive");
-        details.add_precondition_failure_violation("TEMPLATE_NOT_READY", "templates/a", message);
+        details
+            .add_precondition_failure_violation("TEMPLATE_NOT_READY", "templates/a", message)
+            .add_quota_failure_violation("disk space", message);
         let status = Status::with_error_details(Code::InvalidArgument, message, details);
         let text = Error::from(status).to_text();
         assert_eq!(text, "hearth: INVALID_ARGUMENT: ttl: it must be positive\n  templates/a");

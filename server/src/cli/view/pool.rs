@@ -194,6 +194,10 @@ impl Show for Pool {
     fn line(&self) -> String {
         let PoolStatus { warm, target, restoring, leased, .. } = self.status;
         let name = &self.name;
-        format!("{name} warm {warm} of {target}, restoring {restoring}, leased {leased}")
+        let note = match self.status.not_ready.as_str() {
+            "" => String::new(),
+            why => format!(", no template: {why}"),
+        };
+        format!("{name} warm {warm} of {target}, restoring {restoring}, leased {leased}{note}")
     }
 }
