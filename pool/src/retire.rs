@@ -259,11 +259,10 @@ fn destroy_instance(
         // A pool's name is given once; it may be that its VM came late.
         return if vm_id.is_pools_own() { runtime.destroy_vm(vm_id) } else { Ok(()) };
     };
-    let living = || runtime.get_vm_by_uid(uid).filter(|view| view.status != VmStatus::Destroyed);
     // It may be called otherwise by now.
-    let Some(view) = living() else { return Ok(()) };
-    let done = runtime.destroy_vm(&view.vm_id);
-    match living() {
+    let Some(vm_id) = runtime.name_of(uid) else { return Ok(()) };
+    let done = runtime.destroy_vm(&vm_id);
+    match runtime.name_of(uid) {
         // It was renamed meanwhile, or what was answered is not so.
         Some(_) if matches!(done, Ok(()) | Err(VmRuntimeError::NotFound { .. })) => {
             Err(VmRuntimeError::Unavailable {

@@ -235,6 +235,13 @@ pub trait VmQuery: Send + Sync + 'static {
         self.list_vms().into_iter().find(|vm| vm.uid == uid)
     }
 
+    /// What the VM of this uid is called now; `None` when it is not there, or is destroyed already: the cheap part
+    /// of [`Self::get_vm_by_uid`], called twice for each destroy.
+    fn name_of(&self, uid: Uid) -> Option<VmId> {
+        let living = |vm: &VmView| vm.status != VmStatus::Destroyed;
+        self.get_vm_by_uid(uid).filter(living).map(|vm| vm.vm_id)
+    }
+
     /// Finds out whether a running VM is usable: that it runs, or that its agent answers.
     ///
     /// # Errors

@@ -20,7 +20,8 @@ cases! {
             same("a VM by name", p.view(&vm.vm_id)?, vm.clone())?;
             same("its status", p.status(&vm.vm_id), Some(vm.status))?;
             let by_uid = p.get_vm_by_uid(vm.uid).map(|vm| vm.vm_id);
-            same("its name by uid", by_uid, Some(vm.vm_id))?;
+            same("its name by uid", by_uid.clone(), Some(vm.vm_id))?;
+            same("what it is called", p.name_of(vm.uid), by_uid)?;
         }
     }
 
@@ -42,6 +43,7 @@ cases! {
             p.destroy_vm(&vm.id)?;
         }
         for uid in uids {
+            same("what a destroyed VM is called", p.name_of(uid), None)?;
             let status = p.get_vm_by_uid(uid).map(|vm| vm.status);
             same("the status of a destroyed VM", status, Some(VmStatus::Destroyed))?;
         }
@@ -90,6 +92,7 @@ cases! {
         ensure!(next.uid != vm.uid, "two VMs have one uid");
         same("the VM of the first name", p.view(&one)?.uid, next.uid)?;
         same("the VM of the second", p.view(&two)?.uid, vm.uid)?;
+        same("what it is called", p.name_of(vm.uid), Some(two.clone()))?;
         p.destroy_vm(&one)?;
         same("the VM of the second", p.view(&two)?.uid, vm.uid)?;
         refused(p.rename_vm(&one, &p.id("three")), "invalid_transition")?;
@@ -116,6 +119,7 @@ cases! {
         same("the VM of the last", (by_name.uid, by_name.vm_id), (vm.uid, p.id("two")))?;
         let by_uid = p.get_vm_by_uid(vm.uid).map(|vm| vm.vm_id);
         same("its name, by uid", by_uid, Some(p.id("two")))?;
+        same("what it is called", p.name_of(vm.uid), None)?;
     }
 
     /// What a provider can do does not depend on when it is asked.

@@ -52,6 +52,11 @@ impl<B: Backend> VmQuery for Engine<B> {
         }
     }
 
+    fn name_of(&self, uid: Uid) -> Option<VmId> {
+        let instance = Arc::clone(self.instances.get(&uid)?.value());
+        (instance.status() != VmStatus::Destroyed).then(|| instance.name())
+    }
+
     fn probe(&self, vm_id: &VmId, probe: Probe, timeout: Duration) -> Result<()> {
         let instance = self.running(vm_id)?;
         self.backend.probe(instance.machine(), probe, timeout)

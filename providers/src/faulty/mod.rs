@@ -204,6 +204,16 @@ impl VmQuery for Faulty {
         }
     }
 
+    fn name_of(&self, uid: Uid) -> Option<VmId> {
+        match self.look(None) {
+            Some(seen) => {
+                let is_it = |vm: &&VmView| vm.uid == uid && vm.status != VmStatus::Destroyed;
+                seen.iter().find(is_it).map(|vm| vm.vm_id.clone())
+            }
+            None => self.inner.name_of(uid),
+        }
+    }
+
     fn probe(&self, vm_id: &VmId, probe: Probe, timeout: Duration) -> Result<()> {
         self.verb(Call::Probe, vm_id, || self.inner.probe(vm_id, probe, timeout))
     }

@@ -193,6 +193,10 @@ impl VmQuery for Limit {
         self.inner.get_vm_by_uid(uid)
     }
 
+    fn name_of(&self, uid: Uid) -> Option<VmId> {
+        self.inner.name_of(uid)
+    }
+
     fn probe(&self, vm_id: &VmId, probe: Probe, timeout: Duration) -> Result<()> {
         self.inner.probe(vm_id, probe, timeout)
     }

@@ -190,6 +190,11 @@ impl VmQuery for Deviant {
         (self.by_uid)(&*self.inner, uid).map(&self.view)
     }
 
+    fn name_of(&self, uid: Uid) -> Option<VmId> {
+        let living = |vm: &VmView| vm.status != VmStatus::Destroyed;
+        self.get_vm_by_uid(uid).filter(living).map(|vm| vm.vm_id)
+    }
+
     fn probe(&self, vm_id: &VmId, probe: Probe, timeout: Duration) -> Result<()> {
         (self.probe)(&*self.inner, vm_id, probe, timeout)
     }

@@ -254,6 +254,10 @@ impl VmQuery for Recorder {
         self.inner.get_vm_by_uid(uid)
     }
 
+    fn name_of(&self, uid: Uid) -> Option<VmId> {
+        self.inner.name_of(uid)
+    }
+
     fn probe(&self, vm_id: &VmId, probe: Probe, timeout: Duration) -> Result<()> {
         let act = || self.inner.probe(vm_id, probe, timeout);
         self.verb("probe", Some(vm_id), act, |uid| What::Probed { uid })
