@@ -7,12 +7,13 @@
 use std::time::Duration;
 
 use hearth_proto::HearthClient;
+use hearth_proto::v1::ConnectVmRequest;
 use hearth_proto::v1::connect_vm_request::{Message as Sent, Open};
 use hearth_proto::v1::connect_vm_response::Message as Said;
-use hearth_proto::v1::{ConnectVmRequest, Vm};
 use tokio_stream::StreamExt as _;
 use tonic::Status;
 
+use super::given::Named;
 use super::hearth::reason_of;
 
 /// What stands for the number of the call, in what is asked and in what is answered.
@@ -39,7 +40,7 @@ impl Question {
     pub(super) async fn put(
         &self,
         client: &HearthClient,
-        vm: &Vm,
+        vm: &Named,
         number: u64,
         deadline: Duration,
     ) -> Result<(), String> {
@@ -57,7 +58,7 @@ impl Question {
     async fn until_answered(
         &self,
         client: &HearthClient,
-        vm: &Vm,
+        vm: &Named,
         number: &str,
     ) -> Result<bool, Status> {
         let (name, uid) = (vm.name.clone(), vm.uid.clone());

@@ -11,8 +11,7 @@ use hearth_proto::v1::acquire_vm_request::Expiration;
 use hearth_proto::v1::acquire_vm_response::Source as WireSource;
 use hearth_proto::v1::renew_lease_request::Expiration as RenewedExpiration;
 use hearth_proto::v1::{
-    AcquireVmRequest, AcquireVmResponse, GetNodeRequest, GetPoolRequest, Node, RenewLeaseRequest,
-    Vm, pool,
+    AcquireVmRequest, GetNodeRequest, GetPoolRequest, Node, RenewLeaseRequest, pool,
 };
 use hearth_proto::{HearthClient, StatusDetails, Transport};
 use hearth_providers::env::{Env as _, SystemEnv};
@@ -22,6 +21,7 @@ use tokio::time::Instant;
 use tonic::{Request, Status};
 
 use super::drive::{Answer, Target};
+use super::given::{self, Given, Named};
 use super::guest::Question;
 use super::tally::{Source, Verdict};
 
@@ -65,7 +65,7 @@ pub struct Depth {
 /// A pool of a hearth, as a target.
 #[derive(Clone, Debug)]
 pub struct HearthTarget {
-    clients: Arc<[HearthClient]>,
+    clients: Arc<[(Transport, HearthClient)]>,
     request: AcquireVmRequest,
     deadline: Duration,
     question: Option<Question>,
@@ -83,7 +83,8 @@ impl HearthTarget {
             expiration: Some(Expiration::Ttl(duration_to_wire(wish.ttl))),
             ..Default::default()
         };
-        let clients = transports.into_iter().map(HearthClient::over).collect();
+        let over = |transport: Transport| (transport.clone(), HearthClient::over(transport));
+        let clients = transports.into_iter().map(over).collect();
         Self { clients, request, deadline: wish.deadline, question: wish.question.clone() }
     }
 
@@ -94,7 +95,7 @@ impl HearthTarget {
     pub async fn node(&self) -> Result<Node, Status> {
         let mut request = Request::new(GetNodeRequest::default());
         request.set_timeout(self.deadline);
-        Ok(self.clients[0].node.clone().get_node(request).await?.into_inner())
+        Ok(self.client(0).node.clone().get_node(request).await?.into_inner())
     }
 
     /// How many VMs the pool has now.
@@ -105,7 +106,7 @@ impl HearthTarget {
         let name = self.request.pool.clone();
         let mut request = Request::new(GetPoolRequest { name });
         request.set_timeout(self.deadline);
-        let pool = self.clients[0].pools.clone().get_pool(request).await?.into_inner();
+        let pool = self.client(0).pools.clone().get_pool(request).await?.into_inner();
         let status = pool.status.unwrap_or_default();
         let (warm, target, restoring) = (status.warm, status.target, status.restoring);
         Ok(Depth { warm, target, restoring, leased: status.leased })
@@ -158,10 +159,10 @@ impl HearthTarget {
     pub async fn sizes(&self) -> Result<Sizes, Status> {
         let request = self.request();
         let request_bytes = request.encoded_len();
-        let response = self.clients[0].acquire(request, self.deadline).await?;
+        let response = self.client(0).acquire(request, self.deadline).await?;
         let response_bytes = response.encoded_len();
         if let Some(vm) = response.vm {
-            self.clients[0].release(&vm).await?;
+            self.client(0).release(&vm).await?;
         }
         Ok(Sizes { request_bytes, response_bytes })
     }
@@ -171,16 +172,22 @@ impl HearthTarget {
     }
 
     fn client(&self, number: u64) -> &HearthClient {
+        &self.connection(number).1
+    }
+
+    fn connection(&self, number: u64) -> &(Transport, HearthClient) {
         &self.clients[number as usize % self.clients.len()]
     }
 }
 
 impl Target for HearthTarget {
     /// The VM, and whose connection it came by.
-    type Held = (u64, Vm);
+    type Held = (u64, Named);
 
     async fn call(&self, number: u64) -> Answer<Self::Held> {
-        match self.client(number).acquire(self.request(), self.deadline).await {
+        let mut request = Request::new(self.request());
+        request.set_timeout(self.deadline);
+        match given::acquire(&self.connection(number).0, request).await {
             Ok(response) => answer(number, response),
             Err(status) => {
                 let verdict = Verdict::Refused(reason_of(&status));
@@ -190,9 +197,9 @@ impl Target for HearthTarget {
     }
 
     async fn give_back(&self, (number, vm): Self::Held) -> Result<(), String> {
-        let client = self.client(number);
-        match tokio::time::timeout(self.deadline, client.release(&vm)).await {
-            Ok(released) => released.map_err(|status| reason_of(&status)),
+        let mut vms = self.client(number).vms.clone();
+        match tokio::time::timeout(self.deadline, vms.release_vm(vm.release())).await {
+            Ok(released) => released.map(drop).map_err(|status| reason_of(&status)),
             Err(_) => Err("no answer in time".to_owned()),
         }
     }
@@ -224,7 +231,7 @@ impl Target for HearthTarget {
     }
 }
 
-fn answer(number: u64, response: AcquireVmResponse) -> Answer<(u64, Vm)> {
+fn answer(number: u64, response: Given) -> Answer<(u64, Named)> {
     let verdict = match (response.source(), &response.vm) {
         (_, None) => Verdict::Refused("an answer without a VM".to_owned()),
         (WireSource::Warm, _) => Verdict::Given(Source::Warm),
@@ -248,11 +255,11 @@ mod tests {
     #[test]
     fn an_answer_counts_by_its_source_and_is_given_back_whatever_it_is() {
         let of = |source: WireSource, vm| {
-            let response = AcquireVmResponse { vm, source: source.into(), ..Default::default() };
+            let response = Given { vm, source: source.into(), ..Default::default() };
             let answer = answer(7, response);
             (answer.verdict, answer.held.is_some())
         };
-        let vm = || Some(Vm::default());
+        let vm = || Some(Named::default());
         assert_eq!(of(WireSource::Warm, vm()), (Verdict::Given(Source::Warm), true));
         assert_eq!(of(WireSource::Cold, vm()), (Verdict::Given(Source::Cold), true));
         assert!(matches!(of(WireSource::Unspecified, vm()), (Verdict::Refused(_), true)));

@@ -22,6 +22,7 @@ pub mod comparison;
 pub mod cycle;
 pub mod drive;
 pub mod floor;
+pub mod given;
 pub mod guest;
 pub mod hearth;
 pub mod histograms;
