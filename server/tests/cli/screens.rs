@@ -36,7 +36,11 @@ fn a_table_fits_forty_columns_and_says_what_it_left_out() {
         let piped = server.ok(&list);
         assert!(piped.lines().next().unwrap().len() > 40 && !piped.contains('…'), "{piped}");
         let wide = Screen::run(&server.command(&[list[0], list[1], "-o", "wide"]), (40, 24)).end();
-        assert_eq!(plain(&wide.1).lines().next(), piped.lines().next());
+        // Columns are as wide as what is in them, and ages grow.
+        let headings = |text: &str| -> Vec<String> {
+            text.lines().next().unwrap().split_whitespace().map(str::to_owned).collect()
+        };
+        assert_eq!(headings(&plain(&wide.1)), headings(&piped));
     }
     let (_, vms) = Screen::run(&server.command(&["vms", "list"]), (40, 24)).end();
     assert!(vms.contains("have no room here: -o wide shows them"), "{vms}");
