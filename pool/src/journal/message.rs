@@ -67,7 +67,7 @@ struct Message {
 pub(super) fn write(record: &LeaseRecord, to: &mut Vec<u8>) {
     let mut fields = Fields(to);
     fields.bytes(1, record.uid.as_bytes());
-    fields.varint(2, number_of(&STATES, record.state));
+    fields.varint(2, number_of_state(record.state).into());
     fields.text(3, record.vm_id.as_str());
     fields.text(4, record.pool_vm_id.as_str());
     fields.text(5, &record.provider);
@@ -79,7 +79,7 @@ pub(super) fn write(record: &LeaseRecord, to: &mut Vec<u8>) {
     record.request_id.iter().for_each(|request_id| fields.text(11, request_id.as_str()));
     fields.fixed(12, record.fingerprint.to_le_bytes());
     fields.varint(13, record.fence.cast_unsigned());
-    fields.varint(14, number_of(&SOURCES, record.source));
+    fields.varint(14, number_of_source(record.source).into());
     fields.text(15, &record.boot_id);
     let deadline = u64::try_from(record.deadline.as_nanos()).unwrap_or(u64::MAX);
     fields.fixed(16, deadline.to_le_bytes());
@@ -99,7 +99,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<LeaseRecord, Unreadable> {
     let uid = <[u8; 16]>::try_from(&*it.uid).map_err(|_| "its uid has not 16 bytes")?;
     Ok(LeaseRecord {
         uid: Uid::from_bytes(uid),
-        state: of_number(&STATES, it.state).ok_or("its state is unknown")?,
+        state: of_number(STATES, number_of_state, it.state).ok_or("its state is unknown")?,
         vm_id: VmId::parse(&it.vm_id)?,
         pool_vm_id: VmId::parse(&it.pool_vm_id)?,
         provider: it.provider.into(),
@@ -111,7 +111,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<LeaseRecord, Unreadable> {
         request_id: it.request_id.map(RequestId::from),
         fingerprint: it.fingerprint,
         fence: it.fence,
-        source: of_number(&SOURCES, it.source).ok_or("its source is unknown")?,
+        source: of_number(SOURCES, number_of_source, it.source).ok_or("its source is unknown")?,
         boot_id: it.boot_id.into(),
         deadline: Duration::from_nanos(it.deadline),
         expire_time: of_epoch(it.expire_time),
@@ -119,7 +119,6 @@ pub(super) fn read(bytes: &[u8]) -> Result<LeaseRecord, Unreadable> {
     })
 }
 
-/// States and sources by their numbers, which begin at 1: 0 is what a field has that is not there.
 const STATES: [RecordState; 5] = [
     RecordState::Resuming,
     RecordState::Leased,
@@ -129,12 +128,31 @@ const STATES: [RecordState; 5] = [
 ];
 const SOURCES: [Source; 2] = [Source::Warm, Source::Cold];
 
-fn number_of<T: PartialEq>(all: &[T], one: T) -> u64 {
-    all.iter().position(|it| *it == one).map_or(0, |at| at as u64 + 1)
+/// What stands for it in every version; 0 is what a field has that is not there.
+const fn number_of_state(state: RecordState) -> u32 {
+    match state {
+        RecordState::Resuming => 1,
+        RecordState::Leased => 2,
+        RecordState::Aborted => 3,
+        RecordState::Releasing => 4,
+        RecordState::Gone => 5,
+    }
 }
 
-fn of_number<T: Copy>(all: &[T], number: u32) -> Option<T> {
-    all.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
+/// As [`number_of_state`].
+const fn number_of_source(source: Source) -> u32 {
+    match source {
+        Source::Warm => 1,
+        Source::Cold => 2,
+    }
+}
+
+fn of_number<T: Copy, const N: usize>(
+    all: [T; N],
+    number_of: fn(T) -> u32,
+    number: u32,
+) -> Option<T> {
+    all.into_iter().find(|it| number_of(*it) == number)
 }
 
 fn since_epoch(time: SystemTime) -> i64 {
