@@ -5,6 +5,8 @@
 mod common;
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::*;
@@ -238,23 +240,26 @@ fn power_off(host: &Host, vm_id: &hearth_providers::VmId) {
     agent.ask("poweroff", patience).unwrap();
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_disk_that_hangs_holds_up_operators_for_a_while_and_tenants_not_at_all() {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    let host = Host::new(40);
+/// A node with so many warm VMs, all of whose jobs of `class` hang once that is switched on.
+async fn whose_jobs_hang(host: &Host, class: Class, depth: usize) -> (Node, Arc<AtomicBool>) {
     let hangs = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&hangs);
-    let latency = move |class| match class {
-        Class::Journal if seen.load(Ordering::Relaxed) => Duration::from_secs(3600),
-        _ => LATENCY,
+    let latency = move |of| match of == class && seen.load(Ordering::Relaxed) {
+        true => Duration::from_secs(3600),
+        false => LATENCY,
     };
     let node = host.open_with(Limits::default(), latency);
     node.start(false).await.unwrap();
     node.build_template("default").await;
-    node.create_pool(pool("default", 4), false).await.unwrap();
+    node.create_pool(pool("default", depth), false).await.unwrap();
     node.settle("default").await;
+    (node, hangs)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_holds_up_operators_for_a_while_and_tenants_not_at_all() {
+    let host = Host::new(40);
+    let (node, hangs) = whose_jobs_hang(&host, Class::Journal, 4).await;
     let id = node.pool_of("default").id.clone();
     hangs.store(true, Ordering::Relaxed);
     let update = node.update_pool(&id, "", false, |_| Ok(()));
@@ -270,21 +275,8 @@ async fn a_disk_that_hangs_holds_up_operators_for_a_while_and_tenants_not_at_all
 
 #[tokio::test(start_paused = true)]
 async fn a_backend_all_of_whose_calls_hang_holds_up_nothing_that_operators_write() {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     let host = Host::new(41);
-    let hangs = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&hangs);
-    let latency = move |class| match class {
-        Class::Verb if seen.load(Ordering::Relaxed) => Duration::from_secs(3600),
-        _ => LATENCY,
-    };
-    let node = host.open_with(Limits::default(), latency);
-    node.start(false).await.unwrap();
-    node.build_template("default").await;
-    node.create_pool(pool("default", 40), false).await.unwrap();
-    node.settle("default").await;
+    let (node, hangs) = whose_jobs_hang(&host, Class::Verb, 40).await;
     let mut leased = Vec::new();
     for _ in 0..40 {
         leased.push(node.take(request()).await.unwrap().lease);
