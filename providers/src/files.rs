@@ -13,6 +13,7 @@ use crate::beneath;
 use crate::error::{Result, VmRuntimeError};
 
 /// A file system that has less than this left is full: less than any program that fails for it asks for.
+#[cfg(any(test, all(feature = "qemu", target_os = "linux")))]
 const FULL_BYTES: u64 = 1 << 20;
 
 /// Writes `value` as JSON so that a reader sees the former file or the whole new one. Private to
@@ -128,6 +129,7 @@ pub(crate) fn remove_dir(dir: &Path) {
 
 /// What a program failed with that wrote to `path`: some say of a full disk no more than that writing failed.
 /// `what` is what it was to do.
+#[cfg(any(test, all(feature = "qemu", target_os = "linux")))]
 pub(crate) fn full_or(error: VmRuntimeError, path: &Path, what: &str) -> VmRuntimeError {
     let left = rustix::fs::statvfs(path.parent().unwrap_or(path))
         .map_or(u64::MAX, |it| it.f_bavail.saturating_mul(it.f_frsize));
