@@ -303,7 +303,11 @@ pub(super) fn restore_of(snapshot: SnapshotRef) -> VmSpec {
 }
 
 /// Runs `act` in `count` threads that begin together; answers in the order of their numbers.
+///
+/// Each time another number is begun last: on one processor, that one acts first.
 pub(super) fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    let turn = TURN.fetch_add(1, Ordering::Relaxed) % count;
     // Closer together than a barrier, which wakes them one after another.
     let arrived = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -317,7 +321,8 @@ pub(super) fn at_once<T: Send>(count: usize, act: impl Fn(usize) -> T + Sync) ->
                 act(number)
             })
         };
-        let threads: Vec<_> = (0..count).map(run).collect();
+        let mut threads: Vec<_> = (turn..count).chain(0..turn).map(run).collect();
+        threads.rotate_right(turn);
         let join = |thread: std::thread::ScopedJoinHandle<'_, T>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
