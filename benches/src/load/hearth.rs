@@ -19,6 +19,9 @@ use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tonic::{Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use super::drive::{Answer, Target};
 use super::given::{self, Given, Named};
@@ -112,13 +115,29 @@ impl HearthTarget {
         Ok(Depth { warm, target, restoring, leased: status.leased })
     }
 
-    /// Waits until the pool is as full as it wants to be, at most for `limit`; answers how full it
-    /// is then.
+    /// Waits until the server serves and the pool is as full as it wants to be, at most for `limit` each; answers
+    /// how full it is then.
     ///
     /// # Errors
     /// The server's status.
     pub async fn fill(&self, limit: Duration) -> Result<Depth, Status> {
+        self.serving(limit).await?;
         self.until(limit, |depth| depth.warm >= depth.target).await
+    }
+
+    /// A server that was just started listens before it serves.
+    async fn serving(&self, limit: Duration) -> Result<(), Status> {
+        let end = Instant::now() + limit;
+        let mut health = HealthClient::new(self.connection(0).0.clone());
+        loop {
+            let mut request = Request::new(HealthCheckRequest::default());
+            request.set_timeout(self.deadline);
+            let answer = health.check(request).await?.into_inner();
+            if answer.status() == ServingStatus::Serving || Instant::now() >= end {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Waits until the pool is full, restores nothing, and has as many leases as at `before` or
