@@ -184,8 +184,6 @@ impl Row {
             if left == 0 || running.elapsed() > QUICK || !self.begin_next(&place) {
                 break;
             }
-            // A call that waits for a processor goes first; nothing is locked here.
-            std::thread::yield_now();
             (begun, span) = (Instant::now(), self.pool.restore_span());
         }
         drop(place);

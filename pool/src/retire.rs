@@ -196,8 +196,6 @@ async fn destroy_row(row: Vec<Doomed>, works: Works) {
             if !was_quick || !is_gone(&done) {
                 break done;
             }
-            // As between restores.
-            std::thread::yield_now();
         };
         Doomed::are_gone(gone, &changes);
         done
