@@ -368,7 +368,7 @@ impl Manager {
     /// The VM of this uid as an operator's list has it; `None` for one that is in none.
     pub fn vm_by_uid(&self, uid: Uid) -> Option<VmInfo> {
         if let Some(lease) = self.leases.by_uid(uid) {
-            return lease.is_live().then(|| self.leased_info(&lease));
+            return self.live_info(&lease);
         }
         self.providers.iter().find_map(|provider| {
             let view = provider.runtime.get_vm_by_uid(uid)?;
@@ -379,7 +379,7 @@ impl Manager {
     /// Every VM that `tenant` has; for an operator every VM, warm ones too. Sorted by name.
     pub fn vms(&self, tenant: Option<&Tenant>) -> Vec<VmInfo> {
         let leased = self.leases.live().into_iter().filter(|it| is_seen_by(it, tenant));
-        let mut vms: Vec<_> = leased.map(|lease| self.leased_info(&lease)).collect();
+        let mut vms: Vec<_> = leased.filter_map(|lease| self.live_info(&lease)).collect();
         if tenant.is_none() {
             for provider in &self.providers {
                 let others = provider.runtime.list_vms().into_iter();
@@ -445,6 +445,12 @@ impl Manager {
         let limit = self.limits.verb_timeout;
         let stream = self.jobs.run(Class::Verb, "connect", limit, call, drop).await?;
         Ok((stream, attachment))
+    }
+
+    /// How `lease`'s VM looks, which a tenant has: one that is live after it was looked at was so then, too.
+    fn live_info(&self, lease: &Arc<Lease>) -> Option<VmInfo> {
+        let info = self.leased_info(lease);
+        lease.is_live().then_some(info)
     }
 
     /// How `lease`'s VM looks now.
