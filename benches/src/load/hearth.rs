@@ -119,7 +119,7 @@ impl HearthTarget {
     /// how full it is then.
     ///
     /// # Errors
-    /// The server's status.
+    /// The server's status; UNAVAILABLE when it does not begin to serve.
     pub async fn fill(&self, limit: Duration) -> Result<Depth, Status> {
         self.serving(limit).await?;
         self.until(limit, |depth| depth.warm >= depth.target).await
@@ -133,8 +133,14 @@ impl HearthTarget {
             let mut request = Request::new(HealthCheckRequest::default());
             request.set_timeout(self.deadline);
             let answer = health.check(request).await?.into_inner();
-            if answer.status() == ServingStatus::Serving || Instant::now() >= end {
+            if answer.status() == ServingStatus::Serving {
                 return Ok(());
+            }
+            if Instant::now() >= end {
+                let why = format!(
+                    "it does not serve after {limit:?}: see its log, and whether it drains"
+                );
+                return Err(Status::unavailable(why));
             }
             tokio::time::sleep(LOOK).await;
         }
