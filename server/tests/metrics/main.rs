@@ -115,6 +115,14 @@ async fn every_known_series_is_there_from_zero_and_true_under_load() {
         assert_eq!(found.is_some(), bound != "0.75", "{bound}");
     }
 
+    let is_warm = async {
+        while value(&metrics(hearth.admin_address()).await, "hearth_warm_vms", &[default])
+            < Some(1.0)
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), is_warm).await.unwrap();
     let address = hearth.grpc_address().to_string();
     let client = hearth_proto::HearthClient::connect(&address).await.unwrap();
     let request = hearth_proto::v1::AcquireVmRequest {
