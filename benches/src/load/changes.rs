@@ -192,6 +192,7 @@ fn differences(before: &Stamp, after: &Stamp) -> Vec<String> {
             ("governor", text(&it.governor)),
             ("virtual machine", known(it.is_virtualised.map(|it| it.to_string()))),
             ("hearth-bench optimised", it.bench_is_optimised.to_string()),
+            ("hearth-bench built by a profile", it.bench_is_profiled.to_string()),
         ]
     };
     let pairs = of(before).into_iter().zip(of(after));

@@ -31,6 +31,9 @@ pub struct Stamp {
     pub bench_version: String,
     /// Whether this program was built with optimisations.
     pub bench_is_optimised: bool,
+    /// Whether it was built by a profile of its work, as `scripts/release` builds what is shipped.
+    #[serde(default)]
+    pub bench_is_profiled: bool,
     /// Commit of the git tree that it was run in, with `-dirty` when that was changed.
     pub commit: Option<String>,
     /// The server.
@@ -75,6 +78,7 @@ impl Stamp {
             is_virtualised: cpuinfo.and_then(is_virtualised),
             bench_version: env!("CARGO_PKG_VERSION").to_owned(),
             bench_is_optimised: !cfg!(debug_assertions),
+            bench_is_profiled: option_env!("HEARTH_PROFILED").is_some(),
             commit: commit(),
             server: node.map(Server::of),
         }
@@ -89,7 +93,11 @@ impl Stamp {
             Some(false) => "bare metal",
             None => "machine of unknown kind",
         };
-        let build = if self.bench_is_optimised { "optimised" } else { "NOT OPTIMISED" };
+        let build = match (self.bench_is_optimised, self.bench_is_profiled) {
+            (false, _) => "NOT OPTIMISED",
+            (true, false) => "optimised, not by a profile",
+            (true, true) => "optimised by a profile",
+        };
         let (cpu, governor) = (or(&self.cpu_model), or(&self.governor));
         let commit = or(&self.commit);
         let mut lines = vec![
