@@ -4,8 +4,9 @@
 //! nothing.
 //!
 //! A connection on which much comes is read in turns ([`super::turn`]), so that a flood on one is no
-//! silence on the others. Answers are gathered: while other calls of the connection are under way, what is to be
-//! written waits until whatever else can run has run once, and goes out with what these have to say by then.
+//! silence on the others. Answers are gathered: while other calls of the connection are under way, or have come and
+//! are still to be looked at, what is to be written waits until whatever else can run has run once, and goes out with
+//! what these have to say by then.
 //!
 //! All that is looked at on a clock while nothing is there to be read; what is read costs a comparison.
 
@@ -21,6 +22,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::heads::Heads;
 use super::peer::Peer;
 use super::seats::Seat;
 use super::turn::Turns;
@@ -74,6 +76,7 @@ pub(crate) struct Conversation {
     /// Of its first words, those that have not come.
     missing: usize,
     turns: Turns,
+    heads: Heads,
     /// What is to be written has waited for the answers of others.
     has_gathered: bool,
     look: Pin<Box<Sleep>>,
@@ -94,8 +97,21 @@ impl Conversation {
         let look = Box::pin(tokio::time::sleep(patience.first_words));
         let quiet = (0, began);
         let missing = FIRST_WORDS;
-        let (turns, has_gathered) = (Turns::new(), false);
-        Self { line, peer, tls, patience, began, missing, turns, has_gathered, look, quiet, seat }
+        let (turns, heads, has_gathered) = (Turns::new(), Heads::default(), false);
+        Self {
+            line,
+            peer,
+            tls,
+            patience,
+            began,
+            missing,
+            turns,
+            heads,
+            has_gathered,
+            look,
+            quiet,
+            seat,
+        }
     }
 
     /// Why it is closed now, if it is.
@@ -120,7 +136,8 @@ impl Conversation {
     /// Whether what is to be written waits for others once more: a task that wakes itself runs after all that
     /// could run before it.
     fn gathers(&mut self, cx: &Context<'_>) -> bool {
-        let gathers = !self.has_gathered && self.peer.calls() > 0;
+        let are_others = self.peer.calls() > 0 || self.heads.count() > self.peer.made();
+        let gathers = !self.has_gathered && are_others;
         if gathers {
             self.has_gathered = true;
             cx.waker().wake_by_ref();
@@ -175,6 +192,7 @@ impl AsyncRead for Conversation {
             on_line!(self.as_mut(), stream => Pin::new(stream).poll_read(cx, buffer))
         };
         if polled.is_ready() {
+            self.heads.note(&buffer.filled()[before..]);
             let read = buffer.filled().len() - before;
             if read == 0 {
                 // An end, or an error: what is still under way is dropped now.

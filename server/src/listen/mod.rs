@@ -5,6 +5,7 @@ pub(crate) mod arriving;
 pub(crate) mod conduct;
 pub(crate) mod conversation;
 pub(crate) mod doors;
+mod heads;
 pub(crate) mod peer;
 mod seats;
 pub(crate) mod socket;
