@@ -358,6 +358,20 @@ mod tests {
         both.conversation.write_all(b"answer").await.unwrap();
     }
 
+    #[tokio::test]
+    async fn an_answer_waits_for_a_call_that_has_come_and_was_not_looked_at_yet() {
+        let said = calls(2);
+        let mut both = both(&said).await;
+        both.conversation.read_exact(&mut vec![0; said.len()]).await.unwrap();
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        for waits in [true, true, false] {
+            let wrote = Pin::new(&mut both.conversation).poll_write(&mut context, b"answer");
+            assert_eq!(wrote.is_pending(), waits);
+            both.conversation.flush().await.unwrap();
+            both.peer.has_called();
+        }
+    }
+
     /// The headers of `count` calls, which end with them, and what comes before them on a connection.
     fn calls(count: u32) -> Vec<u8> {
         // POST, http and / of the static table, an authority, and a content type by its name there.
