@@ -48,7 +48,9 @@ impl Fault {
     /// had no name yet, went with another one, under the hands of an engine that does not hold it:
     /// podman. The next try makes it anew.
     pub(super) fn is_lost_image(&self) -> bool {
-        const WORDS: [&str; 3] = ["layer not known", "image not known", "no such image"];
+        // The last is of one that goes while it is read.
+        const WORDS: [&str; 4] =
+            ["layer not known", "image not known", "no such image", "locating item named"];
         let is_said = |message: &str| {
             let message = message.to_ascii_lowercase();
             WORDS.iter().any(|words| message.contains(words))
@@ -121,6 +123,9 @@ mod tests {
         };
         assert!(is_lost("locating image with ID \"7c2c\": image not known"));
         assert!(is_lost("creating container: layer not known") && is_lost("No such image: a:b"));
+        assert!(is_lost(
+            "locating item named \"manifest\" for image with ID \"ea71\": file does not exist"
+        ));
         assert!(!is_lost("no such container: a"));
     }
 
